@@ -1,0 +1,1 @@
+//! Bios and block devices for mpage.

@@ -1,0 +1,26 @@
+//! Threads: `std`'s, or the schedule checker's.
+
+#[cfg(not(any(mpage_loom, mpage_shuttle)))]
+pub use std::thread::{JoinHandle, yield_now};
+
+#[cfg(mpage_loom)]
+pub use loom::thread::{JoinHandle, yield_now};
+#[cfg(mpage_shuttle)]
+pub use shuttle::thread::{JoinHandle, yield_now};
+
+/// Starts a thread called `name`.
+///
+/// # Errors
+///
+/// The operating system's error when it cannot start another thread.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
+    #[cfg(not(any(mpage_loom, mpage_shuttle)))]
+    return std::thread::Builder::new().name(name.into()).spawn(body);
+    #[cfg(mpage_loom)]
+    return loom::thread::Builder::new().name(name.into()).spawn(body);
+    #[cfg(mpage_shuttle)]
+    return shuttle::thread::Builder::new().name(name.into()).spawn(body);
+}

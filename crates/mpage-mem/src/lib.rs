@@ -1,0 +1,1 @@
+//! Page frames for mpage: one arena, pins, sound racing copies.

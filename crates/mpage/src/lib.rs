@@ -1,0 +1,1 @@
+//! The page cache and writeback of an operating system, in user space.

@@ -1,0 +1,2 @@
+//! All automation of mpage.
+fn main() {}
