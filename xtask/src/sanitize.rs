@@ -4,11 +4,14 @@
 
 use crate::command::{cargo, run_tests};
 use crate::failure::Failure;
-use crate::workspace::target;
+use crate::workspace::{root, target};
 
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 const ADDRESS: &str = "-Zsanitizer=address";
 const THREAD: &str = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer";
+
+/// Races that the thread sanitizer reports and that are none, each with the reason.
+const SUPPRESSIONS: &str = "xtask/thread-sanitizer.suppressions";
 
 /// Which crates to look at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +40,8 @@ fn test(sanitizer: &str, flags: &str, package: &str) -> Result<(), Failure> {
         .args(["--target", PLATFORM, "--target-dir"])
         .arg(target().join(sanitizer))
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTFLAGS", flags);
+        .env("RUSTFLAGS", flags)
+        .env("TSAN_OPTIONS", format!("suppressions={}", root().join(SUPPRESSIONS).display()));
     let passed = run_tests(&mut command)?;
     println!("sanitize: {passed} tests of {package} passed under the {sanitizer} sanitizer");
     Ok(())
