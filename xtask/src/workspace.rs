@@ -23,9 +23,14 @@ pub(crate) struct Workspace {
 }
 
 /// The folder that holds the workspace.
-pub(crate) fn root() -> &'static Path {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    folder.parent().expect("the manifest of xtask lies one folder below the root")
+///
+/// Cargo says where the manifest lies when it runs the program; where it lay when the program was
+/// built is another place when two clones share a target folder.
+pub(crate) fn root() -> PathBuf {
+    let running = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let folder = running.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    let root = folder.parent().expect("the manifest of xtask lies one folder below the root");
+    root.to_owned()
 }
 
 /// The folder that holds what cargo builds.
@@ -39,7 +44,7 @@ impl Workspace {
     pub(crate) fn read() -> Result<Workspace, Failure> {
         let mut files = Vec::new();
         for folder in ["crates", "xtask"] {
-            list(root(), folder, &mut files)?;
+            list(&root(), folder, &mut files)?;
         }
         files.sort();
         Ok(Workspace::from_files(files))

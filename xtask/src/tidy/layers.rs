@@ -9,7 +9,7 @@ use crate::workspace::Manifest;
 const MODULES: &[&[&str]] = &[
     &["units", "error", "stats"],
     &["errseq", "event", "get_block", "page", "page_pool", "page_tree", "turn"],
-    &["address_space", "backing_dev", "core", "writepage"],
+    &["address_space", "backing_dev", "core", "may_wait", "writepage"],
     &["writeback", "throttle"],
     &["mpage"],
     &["readahead"],
