@@ -7,9 +7,9 @@ use crate::workspace::Manifest;
 
 /// The modules of crate `mpage`, lowest layer first. A module names its own layer and those below.
 const MODULES: &[&[&str]] = &[
-    &["units", "error", "stats"],
-    &["errseq", "event", "get_block", "page", "page_pool", "page_tree", "turn"],
-    &["address_space", "backing_dev", "core", "may_wait", "writepage"],
+    &["units", "error", "stats", "may_wait"],
+    &["errseq", "event", "get_block", "page", "page_pool", "page_tree", "turn", "writepage"],
+    &["address_space", "backing_dev", "core"],
     &["writeback", "throttle"],
     &["mpage"],
     &["readahead"],

@@ -85,6 +85,9 @@ fn std_locks_are_named_in_one_crate() {
     finds(TESTS, "fn a() { std::sync::mpsc::channel(); }", &["1: lock"]);
     finds(PAGE, "use parking_lot::Mutex;", &["1: lock"]);
     finds(PAGE, "use std::sync::Arc;", &[]);
+    let raw = "crates/mpage-mem/src/copy/words.rs";
+    finds(raw, "use std::sync::{Mutex, atomic::AtomicU64};", &["1: lock"]);
+    finds(raw, "use std::sync::atomic::{AtomicU64, Ordering};", &[]);
     finds("crates/mpage-locks/src/locks.rs", "use std::sync::{Mutex, Condvar};", &[]);
 }
 
