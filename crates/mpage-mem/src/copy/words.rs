@@ -86,19 +86,6 @@ pub(crate) unsafe fn write(to: *mut u8, from: &[u8]) {
     }
 }
 
-/// Makes `len` bytes of the frame memory at `to` zero.
-///
-/// # Safety
-///
-/// As [`read`].
-pub(crate) unsafe fn zero(to: *mut u8, len: usize) {
-    // SAFETY: the caller's promise.
-    let parts = unsafe { parts(to, len) };
-    for (_, part) in parts {
-        part.store(&[0; WORD][..part.len]);
-    }
-}
-
 /// Copies `len` bytes from one place in frame memory to another; places that overlap are equal.
 ///
 /// # Safety
