@@ -320,3 +320,10 @@ impl Arena {
 
 /// One number stays unused, for callers that mark "no frame" with it.
 const FRAMES_MAX: usize = u32::MAX as usize - 1;
+
+#[cfg(all(test, mpage_loom))]
+mod loom_tests;
+#[cfg(all(test, mpage_shuttle))]
+mod shuttle_tests;
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests;

@@ -158,7 +158,7 @@ mod tests {
                     wanted[skip..skip + len].copy_from_slice(source);
                     assert_eq!(back, wanted, "read of {len} at {offset} to {skip}");
                 }
-                let from = Memory(pattern.clone().try_into().unwrap());
+                let from = Memory(std::array::from_fn(|at| pattern[at]));
                 let mut to = Memory([0xaa; 512]);
                 let place = to.0.as_mut_ptr().wrapping_add(offset);
                 // SAFETY: both ranges are in the memory of this test.

@@ -22,8 +22,6 @@
 //! # Examples
 //!
 //! ```
-//! # #[cfg(not(any(mpage_loom, mpage_shuttle)))]
-//! # fn main() -> std::io::Result<()> {
 //! use mpage_mem::{Arena, ArenaOptions, Purpose};
 //!
 //! let arena = Arena::new(&ArenaOptions { frames: 64, reserve: 8, prefault: false })?;
@@ -33,10 +31,7 @@
 //! arena.read(frame, 100, &mut bytes);
 //! assert_eq!(&bytes, b"hello");
 //! assert!(arena.unpin(frame), "the last pin frees the frame");
-//! # Ok(())
-//! # }
-//! # #[cfg(any(mpage_loom, mpage_shuttle))]
-//! # fn main() {}
+//! # Ok::<(), std::io::Error>(())
 //! ```
 
 mod alloc;

@@ -3,8 +3,6 @@
 use std::io;
 use std::ptr::{self, NonNull};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-
 use crate::copy;
 use crate::frame::PAGE_SIZE;
 
@@ -41,30 +39,33 @@ impl Mapping {
         let padded = len.checked_add(HUGE_PAGE_SIZE).ok_or_else(too_much)?;
         // SAFETY: a new mapping at an address that the kernel chooses changes no memory in use.
         let whole = unsafe {
-            mmap_anonymous(
+            libc::mmap(
                 ptr::null_mut(),
                 padded,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
             )
-        }?;
-        let head = whole.align_offset(HUGE_PAGE_SIZE);
-        let start = whole.wrapping_byte_add(head);
-        unmap(whole, head);
-        unmap(start.wrapping_byte_add(len), padded - head - len);
-        // SAFETY: the range is what is left of the mapping made above; the advice keeps its bytes.
-        let advised = unsafe { madvise(start, len, Advice::LinuxHugepage) };
-        match advised {
-            // A kernel without huge pages refuses the advice; the memory serves as well.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(error) => {
-                unmap(start, len);
-                return Err(error.into());
-            }
+        };
+        if whole == libc::MAP_FAILED {
+            let error = io::Error::last_os_error();
+            return Err(io::Error::new(error.kind(), format!("cannot map {len} bytes: {error}")));
         }
-        let start = NonNull::new(start.cast()).expect("the kernel maps nothing at address zero");
+        let whole = whole.cast::<u8>();
+        let head = whole.align_offset(HUGE_PAGE_SIZE);
+        let start = whole.wrapping_add(head);
+        unmap(whole, head);
+        unmap(start.wrapping_add(len), padded - head - len);
+        let start = NonNull::new(start).expect("the kernel maps nothing at address zero");
         // INVARIANT: 1. The padding before and behind is unmapped, the rest is not.
-        Ok(Mapping { start, len })
+        let mapping = Mapping { start, len };
+        match mapping.advise(libc::MADV_HUGEPAGE) {
+            // A kernel without huge pages does not know the advice; the memory serves as well.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            other => other?,
+        }
+        Ok(mapping)
     }
 
     /// Makes the kernel back every page of the mapping with memory now.
@@ -73,17 +74,21 @@ impl Mapping {
     ///
     /// The kernel's, when memory is short and it says so instead of killing the process.
     pub(crate) fn prefault(&self) -> io::Result<()> {
-        // SAFETY: the range is this mapping (invariant 1); populating keeps its bytes.
-        let populated =
-            unsafe { madvise(self.start.as_ptr().cast(), self.len, Advice::LinuxPopulateWrite) };
-        match populated {
+        match self.advise(libc::MADV_POPULATE_WRITE) {
             // Linux before 5.14 does not know the advice.
-            Err(rustix::io::Errno::INVAL) => {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 self.touch();
                 Ok(())
             }
-            other => Ok(other?),
+            other => other,
         }
+    }
+
+    /// Gives the kernel advice about the whole mapping that keeps its bytes.
+    fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+        // SAFETY: the range is this mapping (invariant 1), and its bytes stay.
+        let advised = unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, advice) };
+        if advised == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Writes to every page, which makes the kernel back it.
@@ -103,16 +108,41 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        unmap(self.start.as_ptr().cast(), self.len);
+        unmap(self.start.as_ptr(), self.len);
     }
 }
 
 /// Unmaps `len` bytes at `start`, which the caller owns and uses no more. May be nothing.
-fn unmap(start: *mut core::ffi::c_void, len: usize) {
+fn unmap(start: *mut u8, len: usize) {
     if len == 0 {
         return;
     }
     // SAFETY: the callers own the range and nothing refers to it (invariant 2).
-    let unmapped = unsafe { munmap(start, len) };
-    unmapped.expect("a mapping can be unmapped by its owner");
+    let unmapped = unsafe { libc::munmap(start.cast(), len) };
+    assert!(unmapped == 0, "munmap of {len} bytes: {}", io::Error::last_os_error());
+}
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_mapping_gives_its_addresses_back() {
+        // More addresses than a process has: 4 GiB each.
+        for _ in 0..40_000 {
+            drop(Mapping::new(1 << 20).expect("addresses are free again"));
+        }
+    }
+
+    #[test]
+    fn touching_leaves_new_memory_zero() {
+        let mapping = Mapping::new(3).expect("three frames");
+        mapping.touch();
+        let mut bytes = [1; 3 * PAGE_SIZE];
+        for (at, bytes) in (0..3).zip(bytes.chunks_mut(PAGE_SIZE)) {
+            // SAFETY: the frame is in the mapping.
+            unsafe { copy::read(mapping.start().as_ptr().wrapping_add(at * PAGE_SIZE), bytes) };
+        }
+        assert_eq!(bytes, [0; 3 * PAGE_SIZE]);
+    }
 }
