@@ -10,6 +10,8 @@
 //!
 //! There is no poisoning: a panic while a lock is held releases it, as in `parking_lot`.
 
+#![forbid(unsafe_code)]
+
 pub mod atomic;
 pub mod clock;
 mod locks;

@@ -39,9 +39,11 @@ mod real {
             guard
         }
 
-        /// As [`wait`](Self::wait), for at most `limit`; false when the time ran out.
+        /// As [`wait`](Self::wait), for at most `limit`; false when the time ran out. `lock` is the lock of
+        /// `guard`.
         pub fn wait_for<'a, T>(
             &self,
+            _lock: &'a Mutex<T>,
             mut guard: MutexGuard<'a, T>,
             limit: Duration,
         ) -> (MutexGuard<'a, T>, bool) {
@@ -109,13 +111,17 @@ mod checked {
             }
         }
 
-        /// No time passes under a schedule checker: this waits to be notified.
+        /// No time passes under a schedule checker: others may run, and then the time has run out. `lock` is
+        /// the lock of `guard`.
         pub fn wait_for<'a, T>(
             &self,
+            lock: &'a Mutex<T>,
             guard: MutexGuard<'a, T>,
             _limit: Duration,
         ) -> (MutexGuard<'a, T>, bool) {
-            (self.wait(guard), true)
+            drop(guard);
+            super::super::thread::yield_now();
+            (lock.lock(), false)
         }
 
         /// Wakes one waiting thread, if there is one.

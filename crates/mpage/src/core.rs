@@ -1,0 +1,129 @@
+//! What the parts of one cache share: pages, nodes, mappings, limits, counters.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+
+use mpage_locks::Mutex;
+use mpage_locks::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::address_space::AddressSpace;
+use crate::page_pool::PagePool;
+use crate::page_tree::NodePool;
+use crate::stats::Stats;
+
+/// The shared parts of one cache.
+pub(crate) struct Core {
+    pub(crate) pool: PagePool,
+    pub(crate) nodes: Arc<NodePool>,
+    pub(crate) mappings: Mappings,
+    pub(crate) stats: Stats,
+    pub(crate) limits: DirtyLimits,
+    /// Pages that are dirty, in all mappings.
+    pub(crate) dirty_pages: AtomicUsize,
+    /// Pages whose write is in flight, in all mappings.
+    pub(crate) writeback_pages: AtomicUsize,
+    /// Where reclaim looks next.
+    pub(crate) clock_hand: AtomicUsize,
+    ids: AtomicU64,
+}
+
+/// How many pages may wait to be written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DirtyLimits {
+    /// Above this the flusher runs. Linux: `dirty_background_bytes`.
+    pub(crate) background_pages: usize,
+    /// Above this writers wait. Linux: `dirty_bytes`.
+    pub(crate) pages: usize,
+}
+
+impl Core {
+    /// The shared parts over `pool` and `nodes`.
+    pub(crate) fn new(pool: PagePool, nodes: NodePool, limits: DirtyLimits) -> Core {
+        Core {
+            pool,
+            nodes: Arc::new(nodes),
+            mappings: Mappings::default(),
+            stats: Stats::default(),
+            limits,
+            dirty_pages: AtomicUsize::new(0),
+            writeback_pages: AtomicUsize::new(0),
+            clock_hand: AtomicUsize::new(0),
+            ids: AtomicU64::new(1),
+        }
+    }
+
+    /// A number no mapping or device of this cache had before; never zero.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Pages dirty or in flight.
+    pub(crate) fn unwritten_pages(&self) -> usize {
+        self.dirty_pages.load(Ordering::SeqCst) + self.writeback_pages.load(Ordering::SeqCst)
+    }
+}
+
+/// The mappings of one cache, and which of them are dirty since when.
+#[derive(Default)]
+pub(crate) struct Mappings {
+    all: Mutex<HashMap<u64, Weak<AddressSpace>>>,
+    dirty: Mutex<BTreeMap<(u64, u64), Arc<AddressSpace>>>,
+    /// Mappings with an error nobody was told of: they live until somebody is.
+    in_error: Mutex<HashMap<u64, Arc<AddressSpace>>>,
+}
+
+impl Mappings {
+    /// Adds a mapping.
+    pub(crate) fn add(&self, id: u64, mapping: &Weak<AddressSpace>) {
+        let _new = self.all.lock().insert(id, Weak::clone(mapping));
+    }
+
+    /// Forgets a mapping.
+    pub(crate) fn forget(&self, id: u64) {
+        let _gone = self.all.lock().remove(&id);
+    }
+
+    /// The mapping with number `id`, if it still lives.
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<AddressSpace>> {
+        self.all.lock().get(&id).and_then(Weak::upgrade)
+    }
+
+    /// Every mapping that lives.
+    pub(crate) fn all(&self) -> Vec<Arc<AddressSpace>> {
+        self.all.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A mapping became dirty at `when_ns`: from now on the cache keeps it alive.
+    pub(crate) fn add_dirty(&self, when_ns: u64, mapping: Arc<AddressSpace>) {
+        let _before = self.dirty.lock().insert((when_ns, mapping.id()), mapping);
+    }
+
+    /// A mapping that became dirty at `when_ns` is clean. The caller drops what it gets after it let go
+    /// of the mapping's lock.
+    pub(crate) fn remove_dirty(&self, when_ns: u64, id: u64) -> Option<Arc<AddressSpace>> {
+        self.dirty.lock().remove(&(when_ns, id))
+    }
+
+    /// A mapping has an error nobody was told of.
+    pub(crate) fn keep_for_error(&self, mapping: Arc<AddressSpace>) {
+        let before = self.in_error.lock().insert(mapping.id(), mapping);
+        drop(before);
+    }
+
+    /// Somebody was told. The caller drops what it gets without a lock.
+    pub(crate) fn release_for_error(&self, id: u64) -> Option<Arc<AddressSpace>> {
+        self.in_error.lock().remove(&id)
+    }
+
+    /// The cache goes away: nothing is kept alive any more.
+    pub(crate) fn release_all(&self) -> Vec<Arc<AddressSpace>> {
+        let dirty = std::mem::take(&mut *self.dirty.lock());
+        let in_error = std::mem::take(&mut *self.in_error.lock());
+        dirty.into_values().chain(in_error.into_values()).collect()
+    }
+
+    /// The dirty mappings, those dirty for longest first.
+    pub(crate) fn dirty(&self) -> Vec<Arc<AddressSpace>> {
+        self.dirty.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,186 @@
+//! A write error is reported once to every open.
+//!
+//! One word per mapping holds the last error, a counter, and whether anybody has seen it. An open remembers
+//! the word as it was when it last looked; a word that differs is an error it has not been told.
+//!
+//! Invariants:
+//! 1. The counter moves whenever an error is recorded after the last one was seen, so a cursor that has
+//!    looked always finds the word changed.
+//! 2. Recording and looking are single exchanges: neither can lose the other's.
+//!
+//! Linux: `errseq_t`, lib/errseq.c. Differs: 64 bits, so the counter cannot wrap in practice, and the error
+//! number has 16 bits.
+
+use mpage_block::Errno;
+use mpage_locks::atomic::{AtomicU64, Ordering};
+
+const ERRNO_MASK: u64 = 0xffff;
+const SEEN: u64 = 1 << 16;
+const COUNT_ONE: u64 = 1 << 17;
+
+/// The errors of one mapping or device, for many cursors. Linux: `errseq_t`.
+#[derive(Debug, Default)]
+pub struct ErrSeq {
+    word: AtomicU64,
+}
+
+/// What one open has been told so far. Shared by duplicates of the open.
+#[derive(Debug)]
+pub struct Cursor {
+    last: AtomicU64,
+}
+
+impl ErrSeq {
+    /// No error yet.
+    pub fn new() -> ErrSeq {
+        ErrSeq { word: AtomicU64::new(0) }
+    }
+
+    /// Records an error. Never blocks. Linux: `errseq_set()`.
+    pub fn set(&self, errno: Errno) {
+        let code = u64::from(errno.raw_os_error().unsigned_abs()) & ERRNO_MASK;
+        assert!(code != 0, "zero is not an error");
+        self.update(|old| {
+            let count = old & !(ERRNO_MASK | SEEN);
+            Some(code | if old & SEEN != 0 || old == 0 { count + COUNT_ONE } else { count })
+        });
+    }
+
+    /// The cursor of a new open: it will be told of an error that nobody has been told of yet, and not
+    /// of one that somebody has. Linux: `errseq_sample()`.
+    pub fn sample(&self) -> Cursor {
+        let now = self.word.load(Ordering::SeqCst);
+        Cursor { last: AtomicU64::new(if now & SEEN == 0 { 0 } else { now }) }
+    }
+
+    /// The error recorded since `cursor` last looked, if any; `cursor` will not be told of it again.
+    /// Linux: `errseq_check_and_advance()`.
+    pub fn check_and_advance(&self, cursor: &Cursor) -> Option<Errno> {
+        loop {
+            let last = cursor.last.load(Ordering::SeqCst);
+            if self.word.load(Ordering::SeqCst) == last {
+                return None;
+            }
+            let seen = self.update(|old| (old != 0).then_some(old | SEEN))? | SEEN;
+            if cursor.last.compare_exchange(last, seen, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                return (last != seen).then(|| errno_of(seen));
+            }
+        }
+    }
+
+    /// True when an error has been recorded that no open has been told of.
+    pub fn has_unseen(&self) -> bool {
+        let now = self.word.load(Ordering::SeqCst);
+        now != 0 && now & SEEN == 0
+    }
+
+    /// Exchanges the word until it held still; returns the old one, `None` when `change` declined.
+    fn update(&self, change: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+        let mut old = self.word.load(Ordering::SeqCst);
+        loop {
+            let new = change(old)?;
+            match self.word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Some(old),
+                Err(now) => old = now,
+            }
+        }
+    }
+}
+
+fn errno_of(word: u64) -> Errno {
+    let code = i32::try_from(word & ERRNO_MASK).expect("sixteen bits fit an i32");
+    Errno::from_raw_os_error(code)
+}
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cursor_is_told_of_each_error_once() {
+        let errors = ErrSeq::new();
+        let (a, b) = (errors.sample(), errors.sample());
+        errors.set(Errno::NOSPC);
+        assert_eq!(errors.check_and_advance(&a), Some(Errno::NOSPC));
+        assert_eq!(errors.check_and_advance(&a), None);
+        assert_eq!(errors.check_and_advance(&b), Some(Errno::NOSPC));
+        errors.set(Errno::IO);
+        errors.set(Errno::DQUOT);
+        assert_eq!(errors.check_and_advance(&a), Some(Errno::DQUOT));
+        assert_eq!(errors.check_and_advance(&b), Some(Errno::DQUOT));
+    }
+
+    #[test]
+    fn a_later_open_is_told_of_an_unseen_error_and_not_of_a_seen_one() {
+        let errors = ErrSeq::new();
+        errors.set(Errno::IO);
+        let first = errors.sample();
+        assert!(errors.has_unseen());
+        assert_eq!(errors.check_and_advance(&first), Some(Errno::IO));
+        assert!(!errors.has_unseen());
+        assert_eq!(errors.check_and_advance(&errors.sample()), None);
+    }
+
+    #[test]
+    fn the_same_error_again_is_a_new_error_to_who_saw_the_first() {
+        let errors = ErrSeq::new();
+        let cursor = errors.sample();
+        for _ in 0..3 {
+            errors.set(Errno::IO);
+            assert_eq!(errors.check_and_advance(&cursor), Some(Errno::IO));
+        }
+    }
+
+    #[test]
+    fn every_error_number_survives() {
+        let errors = ErrSeq::new();
+        let cursor = errors.sample();
+        for code in 1..=4095 {
+            errors.set(Errno::from_raw_os_error(code));
+            assert_eq!(errors.check_and_advance(&cursor).unwrap().raw_os_error(), code);
+        }
+    }
+}
+
+#[cfg(all(test, mpage_loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+
+    /// Fails when `set` does not move the counter after SEEN, or stores instead of exchanging.
+    #[test]
+    fn loom_error_set_and_check_never_lose_one() {
+        loom::model(|| {
+            let errors = Arc::new(ErrSeq::new());
+            let cursor = errors.sample();
+            errors.set(Errno::IO);
+            let setter = {
+                let errors = Arc::clone(&errors);
+                loom::thread::spawn(move || errors.set(Errno::NOSPC))
+            };
+            let first = errors.check_and_advance(&cursor);
+            setter.join().unwrap();
+            let second = errors.check_and_advance(&cursor);
+            assert!(first.is_some());
+            let told_last = second.or(first);
+            assert_eq!(told_last, Some(Errno::NOSPC));
+        });
+    }
+
+    /// Two duplicates share a cursor: one of them is told, and never neither.
+    #[test]
+    fn loom_duplicates_of_an_open_are_told_once_between_them() {
+        loom::model(|| {
+            let errors = Arc::new(ErrSeq::new());
+            let cursor = Arc::new(errors.sample());
+            errors.set(Errno::IO);
+            let other = {
+                let (errors, cursor) = (Arc::clone(&errors), Arc::clone(&cursor));
+                loom::thread::spawn(move || errors.check_and_advance(&cursor).is_some())
+            };
+            let here = errors.check_and_advance(&cursor).is_some();
+            let there = other.join().unwrap();
+            assert!(here ^ there);
+        });
+    }
+}

@@ -1,0 +1,418 @@
+//! One open of a cached file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use mpage_mem::FrameId;
+
+use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
+use crate::error::{Error, ErrorKind, Result};
+use crate::errseq::Cursor;
+use crate::filemap::{self, checked_range};
+use crate::fsync::{self, RangeSteps};
+use crate::get_block::{Purpose, SyncKind};
+use crate::may_wait::MayWait;
+use crate::mpage::DirectIo;
+use crate::page::PageId;
+use crate::readahead::{get_block_of, read_page};
+use crate::reclaim::{get_frame, get_page, make_room};
+use crate::truncate;
+use crate::units::{
+    FILE_SIZE_MAX, PAGE_BYTES, PAGE_SIZE, PageIndex, SectorMask, pages_touched, part_in_page,
+};
+
+/// One open of a cached file, with its own record of which write errors it was told of. A clone is a
+/// duplicate of the open: the two share that record. Linux: `struct file`.
+#[derive(Clone)]
+pub struct CachedFile {
+    space: Arc<AddressSpace>,
+    open: Arc<Open>,
+}
+
+struct Open {
+    cursor: Cursor,
+    writable: bool,
+}
+
+/// Bytes of frames a direct transfer uses at a time.
+const DIRECT_PAGES: u64 = 16;
+
+impl CachedFile {
+    /// Opens a mapping.
+    pub fn new(space: Arc<AddressSpace>, writable: bool) -> CachedFile {
+        let open = Arc::new(Open { cursor: space.errors.sample(), writable });
+        CachedFile { space, open }
+    }
+
+    /// The mapping of the file.
+    pub fn mapping(&self) -> &Arc<AddressSpace> {
+        &self.space
+    }
+
+    /// The file's size in bytes.
+    pub fn size(&self) -> u64 {
+        self.space.size()
+    }
+
+    /// Reads bytes from `offset` on; returns how many: fewer than asked for only at the end of the file.
+    /// Cached bytes cost no lock and no system call; others wait for the device, never for a write.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device and the block map. Linux: `pread(2)`.
+    pub fn read_at(&self, to: &mut [u8], offset: u64) -> Result<usize> {
+        filemap::read(&self.space, offset, to)
+    }
+
+    /// Writes bytes at `offset` into the cache; the file grows to hold them. Returns how many: fewer than
+    /// given only when an error stopped it midway, which the next call then meets. Waits for memory, for
+    /// blocks covered in part that must be read first, and while too much is dirty.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`; `ReadOnly`; those of reserving room (no space is told here, never by a sync) and of reading.
+    /// Linux: `pwrite(2)`.
+    pub fn write_at(&self, from: &[u8], offset: u64) -> Result<usize> {
+        self.check_writable("write")?;
+        filemap::write(&self.space, offset, from)
+    }
+
+    /// As [`write_at`](Self::write_at), all of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at); how much was written before is not told.
+    pub fn write_all_at(&self, from: &[u8], offset: u64) -> Result<()> {
+        let mut done = 0;
+        while done < from.len() {
+            done += self.write_at(&from[done..], offset + done as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything dirty at the call durable, with all metadata. Linux: `fsync(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Every write error this open was not told of, once; and, every time, whatever keeps a byte of the file
+    /// from being durable. The ranges in it stay in the cache, dirty; the next sync tries them again.
+    pub fn fsync(&self) -> Result<()> {
+        self.sync_range(0..FILE_SIZE_MAX, SyncKind::All)
+    }
+
+    /// As [`fsync`](Self::fsync), without metadata that reading the data back does not need.
+    /// Linux: `fdatasync(2)`.
+    ///
+    /// # Errors
+    ///
+    /// As [`fsync`](Self::fsync).
+    pub fn fdatasync(&self) -> Result<()> {
+        self.sync_range(0..FILE_SIZE_MAX, SyncKind::Data)
+    }
+
+    /// As [`fsync`](Self::fsync), for byte `range` alone: pages outside are not written and not waited for.
+    /// This is also what msync is for stores through [`PinnedPage`]. Linux: `msync(2)` with `MS_SYNC`.
+    ///
+    /// # Errors
+    ///
+    /// As [`fsync`](Self::fsync).
+    pub fn sync_range(&self, range: Range<u64>, kind: SyncKind) -> Result<()> {
+        fsync::sync_range(&self.space, &self.open.cursor, &range, kind)
+    }
+
+    /// The steps of `sync_file_range(2)`: no metadata, no flush of the device, and with `write` alone no
+    /// promise at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`fsync`](Self::fsync), if a waiting step was asked for.
+    pub fn sync_file_range(&self, range: Range<u64>, steps: RangeSteps) -> Result<()> {
+        fsync::sync_file_range(&self.space, &self.open.cursor, &range, steps)
+    }
+
+    /// Begins to write what is dirty in `range` and returns: advice, and no promise. Pages in use are passed
+    /// over. Linux: `filemap_flush()`.
+    ///
+    /// # Errors
+    ///
+    /// The first error of mapping or submitting; the page stays dirty.
+    pub fn start_writing(&self, range: Range<u64>) -> Result<()> {
+        fsync::clean_range(&self.space, &range)
+    }
+
+    /// Writes bytes into the cache and at once to the device, and waits for their own write alone; no other page
+    /// is written. With `durable` also past the device's volatile cache. The pages are clean and cached
+    /// afterwards. Linux: `RWF_WRITETHROUGH`, `RWF_DSYNC`.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at), and those of its own write, whose bytes are dirty then.
+    pub fn write_through_at(&self, from: &[u8], offset: u64, durable: bool) -> Result<()> {
+        self.write_all_at(from, offset)?;
+        let range = checked_range(offset, from.len() as u64, "write through")?;
+        fsync::write_through(&self.space, &range, durable)
+    }
+
+    /// Sets the file's size: what is cut off is gone, what is added reads as zeros. Returns when no write of
+    /// what was cut off can reach the device any more. Linux: `ftruncate(2)`.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`; `ReadOnly`; those of reading the new last block and of the block map.
+    pub fn set_len(&self, size: u64) -> Result<()> {
+        self.check_writable("truncate")?;
+        truncate::set_size(&self.space, size)
+    }
+
+    /// Makes byte `range` read as zeros and frees its whole blocks; the size stays.
+    /// Linux: `FALLOC_FL_PUNCH_HOLE`.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_len`](Self::set_len).
+    pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.check_writable("punch")?;
+        truncate::punch_hole(&self.space, &range)
+    }
+
+    /// Takes byte `range`, whole blocks, out of the file: what follows moves to its front.
+    /// Linux: `FALLOC_FL_COLLAPSE_RANGE`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` unless the range lies on whole blocks before the end of the file; `EOPNOTSUPP` where the
+    /// block map cannot; `ReadOnly`; those of writing what follows.
+    pub fn collapse_range(&self, range: Range<u64>) -> Result<()> {
+        self.check_writable("collapse")?;
+        truncate::collapse_range(&self.space, &range)
+    }
+
+    /// Drops pages wholly inside `range` that are clean and unused; others stay. Never waits.
+    pub fn invalidate(&self, range: Range<u64>) {
+        truncate::invalidate(&self.space, &range);
+    }
+
+    /// Drops all pages `range` touches, writing dirty ones first.
+    ///
+    /// # Errors
+    ///
+    /// `Busy` when a page is pinned or was dirtied meanwhile; those of writing.
+    pub fn invalidate_strict(&self, range: Range<u64>) -> Result<()> {
+        truncate::invalidate_strict(&self.space, &range)
+    }
+
+    /// Reads past the cache, after writing what is dirty there. Offset and length lie on blocks; returns how
+    /// many bytes, fewer at the end of the file. Linux: `O_DIRECT`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` off the blocks; those of the device and the block map.
+    pub fn read_direct_at(&self, to: &mut [u8], offset: u64) -> Result<usize> {
+        self.check_aligned(offset, to.len(), "read direct")?;
+        let size = self.space.size();
+        let end = size.min(offset.saturating_add(to.len() as u64));
+        if offset >= end {
+            return Ok(0);
+        }
+        fsync::write_and_wait(&self.space, &(offset..end))?;
+        let whole = end.next_multiple_of(self.space.block_size().bytes());
+        self.direct(offset..whole, Purpose::Read, |space, part, frame, from| {
+            let range = part.start.min(end)..part.end.min(end);
+            let at = usize::try_from(range.start - offset).expect("inside the buffer");
+            let len = usize::try_from(range.end - range.start).expect("inside a page");
+            space.core().pool.arena().read(frame, from, &mut to[at..at + len]);
+        })?;
+        Ok(usize::try_from(end - offset).expect("inside the buffer"))
+    }
+
+    /// Writes past the cache: what is cached of the range is written before and dropped after. Offset and length
+    /// lie on blocks. Durable after the next sync. Linux: `O_DIRECT`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` off the blocks; `Busy` when a cached page could not be dropped, so that cache and device
+    /// may differ; those of the device and the block map.
+    pub fn write_direct_at(&self, from: &[u8], offset: u64) -> Result<()> {
+        self.check_writable("write direct")?;
+        self.check_aligned(offset, from.len(), "write direct")?;
+        let range = checked_range(offset, from.len() as u64, "write direct")?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let size = self.space.block_size();
+        if let Some(get_block) = &self.space.ops().get_block {
+            get_block.reserve(size.block_of(range.start)..size.block_after(range.end))?;
+        }
+        truncate::invalidate_strict(&self.space, &range)?;
+        self.direct(range.clone(), Purpose::Write, |space, part, frame, to| {
+            let at = usize::try_from(part.start - offset).expect("inside the buffer");
+            let len = usize::try_from(part.end - part.start).expect("inside a page");
+            space.core().pool.arena().write(frame, to, &from[at..at + len]);
+        })?;
+        while !self.space.try_grow(range.end) {
+            self.space.wait_for_removal(PageIndex::of(range.end - 1));
+        }
+        truncate::invalidate_strict(&self.space, &range)
+    }
+
+    /// Moves bytes `range` between the device and frames, a few pages at a time; `copy` fills a frame before a
+    /// write, or empties it after a read.
+    fn direct(
+        &self,
+        range: Range<u64>,
+        purpose: Purpose,
+        mut copy: impl FnMut(&AddressSpace, &Range<u64>, FrameId, usize),
+    ) -> Result<()> {
+        let get_block = get_block_of(&self.space)?;
+        let (size, pool) = (self.space.block_size(), &self.space.core().pool);
+        let mut at = range.start;
+        while at < range.end {
+            let stop = range.end.min((at / PAGE_BYTES + DIRECT_PAGES) * PAGE_BYTES);
+            let mut io = DirectIo::new(&self.space, &*get_block, purpose);
+            let mut frames = Vec::new();
+            let mut result = Ok(());
+            for index in pages_touched(&(at..stop)).map(PageIndex) {
+                let part = at.max(index.start())..stop.min(index.end());
+                let frame = get_frame(self.space.core(), index, &MayWait::no_bio_held());
+                let offset = part_in_page(&part, index).start;
+                if purpose == Purpose::Write {
+                    copy(&self.space, &part, frame, offset);
+                }
+                result = result.and_then(|()| io.add(&part, frame));
+                frames.push((part, frame, offset));
+            }
+            let blocks = size.block_of(at)..size.block_after(stop);
+            let result = io.finish(&*get_block, blocks).and(result);
+            for (part, frame, offset) in frames {
+                if purpose == Purpose::Read && result.is_ok() {
+                    copy(&self.space, &part, frame, offset);
+                }
+                pool.unpin_frame(frame);
+            }
+            result?;
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// Pins page `index`, reading it first, so that it stays in memory and can be used as a buffer.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a page wholly beyond the end of the file; those of reading it.
+    pub fn pin_page(&self, index: PageIndex) -> Result<PinnedPage> {
+        let may_wait = MayWait::no_bio_held();
+        loop {
+            if index > PageIndex::MAX || index.start() >= self.space.size() {
+                return Err(Error::new(ErrorKind::InvalidInput, "pin")
+                    .because("the page lies beyond the end of the file"));
+            }
+            let pin = get_page(&self.space, index, false, &may_wait);
+            read_page(&self.space, &pin, SectorMask::ALL, &may_wait)?;
+            if !pin.word().has(crate::page::FROZEN) {
+                let (id, index) = pin.leak();
+                let file = self.clone();
+                return Ok(PinnedPage { file, id, index });
+            }
+        }
+    }
+
+    fn check_writable(&self, op: &'static str) -> Result<()> {
+        match self.open.writable {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::ReadOnly, op).because("open the file for writing")),
+        }
+    }
+
+    fn check_aligned(&self, offset: u64, len: usize, op: &'static str) -> Result<()> {
+        let block = self.space.block_size().bytes();
+        if offset.is_multiple_of(block) && (len as u64).is_multiple_of(block) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidInput, op)
+            .because(format!("offset and length must be multiples of {block} bytes")))
+    }
+}
+
+impl std::fmt::Debug for CachedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CachedFile").field("mapping", &self.space).finish_non_exhaustive()
+    }
+}
+
+/// A page of a file that stays in memory: the application's buffer is the cache's page.
+///
+/// It is written through [`write`](Self::write) alone, which copies it aside first when a write of it is on
+/// its way to the device. A sync of its range covers what was written before the sync.
+pub struct PinnedPage {
+    file: CachedFile,
+    id: PageId,
+    index: PageIndex,
+}
+
+impl PinnedPage {
+    /// The page's place in its file.
+    pub fn index(&self) -> PageIndex {
+        self.index
+    }
+
+    /// Copies bytes of the page out; false, and nothing was copied, when the page was truncated away.
+    ///
+    /// # Panics
+    ///
+    /// When the range does not lie in the page.
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> bool {
+        assert!(offset + to.len() <= PAGE_SIZE, "the range lies in the page");
+        to.is_empty() || self.file.space.read_cached(self.index, offset, to)
+    }
+
+    /// Copies bytes into the page and makes it dirty. False, and nothing happened, when the page was truncated
+    /// away. Waits for a free frame when a write of the page is in flight and none is free.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the range is not inside the page and the file; `ReadOnly`; those of reserving room.
+    pub fn write(&self, offset: usize, from: &[u8]) -> Result<bool> {
+        self.file.check_writable("write")?;
+        let space = &self.file.space;
+        self.check_inside(offset, from.len())?;
+        filemap::reserve(space, self.index, offset..offset + from.len())?;
+        let pin = std::mem::ManuallyDrop::new(PagePin::adopt(space, self.id, self.index));
+        let sectors = space.block_size().sectors_touched(offset..offset + from.len());
+        loop {
+            let Some(store) = Store::enter(&pin) else { return Ok(false) };
+            // Again, entered: whoever lowers the size waits for us before it zeroes what is beyond.
+            self.check_inside(offset, from.len())?;
+            if store.make_writable().is_err() {
+                drop(store);
+                make_room(space.core(), &MayWait::no_bio_held());
+                continue;
+            }
+            store.write(offset, from);
+            return Ok(store.finish(sectors, 0) != Dirtied::Detached);
+        }
+    }
+}
+
+impl PinnedPage {
+    fn check_inside(&self, offset: usize, len: usize) -> Result<()> {
+        let inside = part_in_page(&(0..self.file.space.size()), self.index).end;
+        if len > 0 && offset.checked_add(len).is_some_and(|end| end <= inside) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidInput, "write")
+            .because("the range is empty, or not inside the page and the file"))
+    }
+}
+
+impl Drop for PinnedPage {
+    fn drop(&mut self) {
+        drop(PagePin::adopt(&self.file.space, self.id, self.index));
+    }
+}
+
+impl std::fmt::Debug for PinnedPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PinnedPage").field("index", &self.index).finish_non_exhaustive()
+    }
+}

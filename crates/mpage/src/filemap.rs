@@ -1,0 +1,234 @@
+//! Reading and writing a file through the cache.
+//!
+//! Linux: `filemap_read()`, `generic_perform_write()`, mm/filemap.c.
+
+use std::ops::Range;
+
+use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
+use crate::error::{Error, ErrorKind, Result};
+use crate::may_wait::MayWait;
+use crate::page::{COPYING, FILLING, FROZEN, SHARED};
+use crate::readahead::{read_ahead, read_page};
+use crate::reclaim::{get_page, make_room};
+use crate::throttle::balance_dirty_pages;
+use crate::units::{
+    FILE_SIZE_MAX, FileBlock, PageIndex, SectorMask, pages_touched, part_in_page,
+};
+
+/// Bytes `offset..offset + len`, if a file can have them.
+pub(crate) fn checked_range(offset: u64, len: u64, op: &'static str) -> Result<Range<u64>> {
+    match offset.checked_add(len) {
+        Some(end) if end <= FILE_SIZE_MAX => Ok(offset..end),
+        _ => Err(Error::new(ErrorKind::TooLarge, op)
+            .because(format!("a file ends at {FILE_SIZE_MAX} bytes at most"))),
+    }
+}
+
+/// Reads bytes from `offset` on into `to`; returns how many: fewer only at the end of the file. Cached
+/// bytes are copied without a lock or a system call; others wait for the device.
+///
+/// # Errors
+///
+/// Those of the device and the block map, when nothing could be read before them.
+pub(crate) fn read(space: &AddressSpace, offset: u64, to: &mut [u8]) -> Result<usize> {
+    let size = space.size();
+    if offset >= size || to.is_empty() {
+        return Ok(0);
+    }
+    let end = size.min(offset.saturating_add(to.len() as u64));
+    let mut at = offset;
+    while at < end {
+        let index = PageIndex::of(at);
+        let part = part_in_page(&(at..end), index);
+        let done = bytes(at - offset);
+        let piece = &mut to[done..done + part.len()];
+        if !space.read_cached(index, part.start, piece) {
+            match fetch(space, at..end) {
+                Ok(()) => {}
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(error),
+            }
+            continue;
+        }
+        at += part.len() as u64;
+    }
+    Ok(bytes(end - offset))
+}
+
+/// Brings the first page of byte `range` into the cache, and starts to read the others.
+#[cold]
+fn fetch(space: &AddressSpace, range: Range<u64>) -> Result<()> {
+    let may_wait = MayWait::no_bio_held();
+    let index = PageIndex::of(range.start);
+    if let Some(batch) = read_ahead(space, pages_touched(&range)) {
+        // Its error is not ours yet: the page may be there, and if it is not, read_page reports.
+        if batch.wait().is_ok() {
+            return Ok(());
+        }
+    }
+    let pin = get_page(space, index, false, &may_wait);
+    let size = space.size();
+    if size <= range.start {
+        // Truncated meanwhile: nothing of the page will be asked for again.
+        return read_page(space, &pin, SectorMask::ALL, &may_wait);
+    }
+    let part = part_in_page(&(range.start..range.end.min(size)), index);
+    let wanted = space.block_size().sectors_touched(part);
+    read_page(space, &pin, wanted, &may_wait)
+}
+
+fn bytes(n: u64) -> usize {
+    usize::try_from(n).expect("no longer than the caller's buffer")
+}
+
+/// Writes `from` into the cache at `offset`; the file grows to hold it. Waits for memory, for blocks that have to
+/// be read because they are covered in part, and while too much is dirty; never for a write in flight.
+///
+/// # Errors
+///
+/// `TooLarge` beyond the largest file; those of reserving room or reading. Bytes written before the error stay
+/// written: the count is returned if it is not zero.
+pub(crate) fn write(space: &AddressSpace, offset: u64, from: &[u8]) -> Result<usize> {
+    let range = checked_range(offset, from.len() as u64, "write")?;
+    let mut at = range.start;
+    while at < range.end {
+        let index = PageIndex::of(at);
+        let part = part_in_page(&(at..range.end), index);
+        let done = bytes(at - range.start);
+        let piece = &from[done..done + part.len()];
+        if !store_fast(space, index, part.start, piece) {
+            if let Err(error) = store(space, index, part.start, Content::Bytes(piece)) {
+                return if done > 0 { Ok(done) } else { Err(error) };
+            }
+            balance_dirty_pages(space);
+        }
+        at += part.len() as u64;
+    }
+    Ok(from.len())
+}
+
+/// Stores into blocks of a cached page that are dirty already: nothing to reserve, nothing to mark. False
+/// when it is not that simple.
+#[inline]
+fn store_fast(space: &AddressSpace, index: PageIndex, offset: usize, from: &[u8]) -> bool {
+    let Some(store) = space.enter(index) else { return false };
+    let sectors = space.block_size().sectors_touched(offset..offset + from.len());
+    let entered = store.entered();
+    let end = index.start() + (offset + from.len()) as u64;
+    if entered.has(SHARED | COPYING) || !entered.dirty().contains(sectors) || end > space.size() {
+        return false;
+    }
+    store.write(offset, from);
+    store.finish(sectors, end) == Dirtied::Done
+}
+
+/// What a store puts into a page.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// As many zeros.
+    Zeros(usize),
+}
+
+impl Content<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Content::Bytes(bytes) => bytes.len(),
+            Content::Zeros(len) => *len,
+        }
+    }
+
+    fn put(&self, store: &Store<'_>, offset: usize) {
+        match self {
+            Content::Bytes(bytes) => store.write(offset, bytes),
+            Content::Zeros(len) => store.zero(offset, *len),
+        }
+    }
+}
+
+/// Stores into a page, whatever it takes: brings it in, reads blocks covered in part, reserves room, copies
+/// a frame that is on its way to the device, grows the file.
+///
+/// # Errors
+///
+/// Those of reserving and reading; nothing of this page was written then.
+pub(crate) fn store(
+    space: &AddressSpace,
+    index: PageIndex,
+    offset: usize,
+    content: Content<'_>,
+) -> Result<()> {
+    let may_wait = MayWait::no_bio_held();
+    let part = offset..offset + content.len();
+    let sectors = space.block_size().sectors_touched(part.clone());
+    let covered = space.block_size().sectors_covered(part.clone());
+    let end = index.start() + part.end as u64;
+    loop {
+        let pin = get_page(space, index, false, &may_wait);
+        read_page(space, &pin, sectors.without(covered), &may_wait)?;
+        if !pin.word().dirty().contains(sectors) {
+            reserve(space, index, part.clone())?;
+        }
+        match try_store(space, &pin, part.start, content, sectors, end) {
+            Tried::Done => return Ok(()),
+            Tried::Again => {}
+            Tried::NoFrame => make_room(space.core(), &may_wait),
+            Tried::Filling => pin.wait_until(&may_wait, |word| !word.has(FILLING) || word.has(FROZEN)),
+            Tried::Removing => {
+                drop(pin);
+                space.wait_for_removal(index);
+            }
+        }
+    }
+}
+
+enum Tried {
+    Done,
+    /// The page left its mapping, or lost a block that was up to date.
+    Again,
+    NoFrame,
+    Filling,
+    Removing,
+}
+
+fn try_store(
+    space: &AddressSpace,
+    pin: &PagePin<'_>,
+    offset: usize,
+    content: Content<'_>,
+    sectors: SectorMask,
+    end: u64,
+) -> Tried {
+    let Some(store) = Store::enter(pin) else { return Tried::Again };
+    let covered = space.block_size().sectors_covered(offset..offset + content.len());
+    let stale = sectors.without(store.entered().uptodate());
+    if !covered.contains(stale) {
+        return Tried::Again;
+    }
+    if store.entered().has(FILLING) && !stale.is_empty() {
+        return Tried::Filling;
+    }
+    if space.is_removing(pin.index()) {
+        // What is stored now could outlive the removal, or be dropped by it after we said it was written.
+        return Tried::Removing;
+    }
+    if store.make_writable().is_err() {
+        return Tried::NoFrame;
+    }
+    content.put(&store, offset);
+    match store.finish(sectors, end) {
+        Dirtied::Done => Tried::Done,
+        Dirtied::Detached => Tried::Again,
+        Dirtied::Removing => Tried::Removing,
+    }
+}
+
+/// Sets room aside for the blocks that bytes `part` of page `index` touch.
+pub(crate) fn reserve(space: &AddressSpace, index: PageIndex, part: Range<usize>) -> Result<()> {
+    let Some(get_block) = &space.ops().get_block else { return Ok(()) };
+    let size = space.block_size();
+    let first = size.block_of(index.start() + part.start as u64);
+    let end: FileBlock = size.block_after(index.start() + part.end as u64);
+    get_block.reserve(first..end)
+}

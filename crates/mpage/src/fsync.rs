@@ -1,0 +1,205 @@
+//! Durability: fsync, fdatasync, sync_file_range, msync, sync.
+//!
+//! A sync takes a snapshot of what is dirty at the call, walks it, waits for every write of its range that is in
+//! flight, lets the block map write its metadata, and flushes the device. Only then it looks at the error sequence.
+//! Whatever failed on the way, all that was started is waited for.
+//!
+//! Linux: fs/sync.c; `file_write_and_wait_range()`, mm/filemap.c.
+
+use std::ops::Range;
+
+use mpage_block::Errno;
+
+use crate::address_space::{AddressSpace, SyncMode};
+use crate::core::Core;
+use crate::error::{Error, ErrorKind, Result};
+use crate::errseq::Cursor;
+use crate::flush::flush_device;
+use crate::get_block::SyncKind;
+use crate::mpage::{mpage_writepages, write_dirty_range};
+use crate::readahead::get_block_of;
+use crate::units::FILE_SIZE_MAX;
+use crate::writeback::WritebackControl;
+
+/// The steps of `sync_file_range(2)`; each may be left out. All three make an integrity sync of the range's
+/// data, without metadata and without a flush of the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RangeSteps {
+    /// Wait for writes of the range that are in flight. `SYNC_FILE_RANGE_WAIT_BEFORE`
+    pub wait_before: bool,
+    /// Begin to write what is dirty; pages in flight are passed over unless both waits are asked for too.
+    /// `SYNC_FILE_RANGE_WRITE`
+    pub write: bool,
+    /// Wait for writes of the range that are in flight then. `SYNC_FILE_RANGE_WAIT_AFTER`
+    pub wait_after: bool,
+}
+
+/// Makes byte `range` durable: its data, the metadata `kind` asks for, and the device's cache. Returns when
+/// every byte dirty at the call has had new I/O that completed, and is flushed.
+///
+/// # Errors
+///
+/// Errors `cursor` was not told of, and whatever keeps a byte of the range from being durable now: with the
+/// byte ranges that failed, which stay dirty and are tried by the next sync.
+pub(crate) fn sync_range(
+    space: &AddressSpace,
+    cursor: &Cursor,
+    range: &Range<u64>,
+    kind: SyncKind,
+) -> Result<()> {
+    let walked = write_and_wait(space, range);
+    let metadata = match &space.ops().get_block {
+        Some(get_block) => get_block.sync(kind, space.size()),
+        None => Ok(()),
+    };
+    if let Err(error) = &metadata {
+        space.record_error(error.kind.errno());
+    }
+    let flushed = flush_mapping(space);
+    report(space, cursor, range, "sync", walked.and(metadata), flushed)
+}
+
+/// Writes what is dirty in byte `range` at the call and waits for it, and for what was in flight before.
+/// Linux: `filemap_write_and_wait_range()`.
+pub(crate) fn write_and_wait(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let walked = start_integrity(space, range);
+    space.wait_for_writes(range);
+    walked
+}
+
+fn start_integrity(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let pages = space.splice(range, SyncMode::DataIntegrity);
+    let mut wbc = WritebackControl::integrity(range.clone());
+    wbc.pages_expected = pages as u64;
+    mpage_writepages(space, &mut wbc, space.ops().get_block.as_deref())
+}
+
+/// Makes the mapping's ended writes durable.
+pub(crate) fn flush_mapping(space: &AddressSpace) -> std::result::Result<(), Errno> {
+    flush_device(space.core(), space.dev(), space.last_write())
+}
+
+/// What a sync returns: success only if nothing of the range is left that is not durable.
+fn report(
+    space: &AddressSpace,
+    cursor: &Cursor,
+    range: &Range<u64>,
+    op: &'static str,
+    walked: Result<()>,
+    flushed: std::result::Result<(), Errno>,
+) -> Result<()> {
+    let told = space.check_error(cursor);
+    let failed = space.failed_ranges(range);
+    let errno = told.or(flushed.err()).or(walked.as_ref().err().map(|e| e.kind.errno()));
+    let errno = errno.or((!failed.is_empty()).then_some(Errno::IO));
+    let Some(errno) = errno else { return Ok(()) };
+    let mut error = Error::new(ErrorKind::Device(errno), op);
+    error.retained = !failed.is_empty();
+    error.at = failed;
+    if let Err(cause) = walked {
+        error.detail = cause.detail;
+    }
+    Err(error)
+}
+
+/// The steps of `sync_file_range(2)` over byte `range`: no metadata, no flush of the device.
+///
+/// # Errors
+///
+/// As [`sync_range`], if a waiting step was asked for.
+pub(crate) fn sync_file_range(
+    space: &AddressSpace,
+    cursor: &Cursor,
+    range: &Range<u64>,
+    steps: RangeSteps,
+) -> Result<()> {
+    if steps.wait_before {
+        space.wait_for_writes(range);
+    }
+    let integrity = steps.wait_before && steps.wait_after;
+    let walked = match steps.write {
+        true if integrity => start_integrity(space, range),
+        true => clean_range(space, range),
+        false => Ok(()),
+    };
+    if steps.wait_after {
+        space.wait_for_writes(range);
+    }
+    if steps.wait_before || steps.wait_after {
+        return report(space, cursor, range, "sync_file_range", walked, Ok(()));
+    }
+    walked
+}
+
+/// Begins to write what is dirty in byte `range`, passing over pages in use: advice, and no promise.
+/// Linux: `filemap_flush()`.
+pub(crate) fn clean_range(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let get_block = space.ops().get_block.clone();
+    let mut wbc = WritebackControl::cleaning(i64::MAX);
+    if space.has_leftovers() {
+        mpage_writepages(space, &mut wbc, get_block.as_deref())?;
+    }
+    wbc.range = range.clone();
+    wbc.pages_expected = space.splice(range, SyncMode::Cleaning) as u64;
+    mpage_writepages(space, &mut wbc, get_block.as_deref())
+}
+
+/// Writes byte `range`, which the caller has just stored, to the device and waits for that. With `durable`
+/// also past the device's volatile cache. Walks nobody else's pages.
+///
+/// # Errors
+///
+/// The write's own; the page stays dirty then.
+pub(crate) fn write_through(space: &AddressSpace, range: &Range<u64>, durable: bool) -> Result<()> {
+    let get_block = get_block_of(space)?;
+    let fua = durable && space.dev().limits().fua;
+    let walked = write_dirty_range(space, range, &*get_block, fua);
+    space.wait_for_writes(range);
+    let flushed = if durable && !fua { flush_mapping(space) } else { Ok(()) };
+    let failed = space.failed_ranges(range);
+    walked?;
+    match flushed.err().or((!failed.is_empty()).then_some(Errno::IO)) {
+        None => Ok(()),
+        Some(errno) => {
+            let mut error = Error::new(ErrorKind::Device(errno), "write through").at(failed);
+            error.retained = true;
+            Err(error)
+        }
+    }
+}
+
+/// Makes everything dirty in `spaces` at the call durable: starts all first, waits afterwards, and
+/// flushes each device once. No handle's errors are used up.
+///
+/// # Errors
+///
+/// The first failure met; the others were tried.
+pub(crate) fn sync_all(core: &Core, spaces: &[std::sync::Arc<AddressSpace>]) -> Result<()> {
+    let whole = 0..FILE_SIZE_MAX;
+    let mut result = Ok(());
+    let mut note = |outcome: Result<()>| {
+        if result.is_ok() {
+            result = outcome;
+        }
+    };
+    spaces.iter().for_each(|space| note(start_integrity(space, &whole)));
+    for space in spaces {
+        space.wait_for_writes(&whole);
+        if let Some(get_block) = &space.ops().get_block {
+            note(get_block.sync(SyncKind::All, space.size()).inspect_err(|error| {
+                space.record_error(error.kind.errno());
+            }));
+        }
+    }
+    for space in spaces {
+        let flushed = flush_device(core, space.dev(), space.last_write());
+        note(flushed.map_err(|errno| Error::new(ErrorKind::Device(errno), "sync")));
+        let failed = space.failed_ranges(&whole);
+        if !failed.is_empty() {
+            let mut error = Error::new(ErrorKind::Device(Errno::IO), "sync").at(failed);
+            error.retained = true;
+            note(Err(error));
+        }
+    }
+    result
+}

@@ -1,0 +1,164 @@
+//! From the sectors of a page to runs on the device.
+
+use std::ops::Range;
+
+use mpage_block::Errno;
+
+use crate::address_space::AddressSpace;
+use crate::error::{Error, ErrorKind, Result};
+use crate::get_block::{Extent, GetBlock, MapRequest, Place, Purpose};
+use crate::units::{PageIndex, SECTORS_PER_PAGE, Sector, SectorMask};
+
+/// Part of a page that is one run on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) sector: Sector,
+    pub(super) offset: usize,
+    pub(super) len: usize,
+}
+
+impl Run {
+    /// The sectors of the page it holds.
+    pub(super) fn sectors(&self) -> SectorMask {
+        SectorMask::of_bytes(self.offset..self.offset + self.len)
+    }
+
+    fn end(&self) -> Sector {
+        Sector(self.sector.0 + self.sectors().0.count_ones() as u64)
+    }
+}
+
+/// Where the wanted sectors of a page are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageMap {
+    runs: [Run; SECTORS_PER_PAGE],
+    len: usize,
+    /// Wanted sectors that are nowhere on the device.
+    pub(super) holes: SectorMask,
+    /// Submit right after this page. Linux: `buffer_boundary()`.
+    pub(super) boundary: bool,
+}
+
+impl PageMap {
+    fn empty() -> PageMap {
+        let none = Run { sector: Sector(0), offset: 0, len: 0 };
+        PageMap { runs: [none; SECTORS_PER_PAGE], len: 0, holes: SectorMask::NONE, boundary: false }
+    }
+
+    /// The runs, ascending in the page.
+    pub(super) fn runs(&self) -> &[Run] {
+        &self.runs[..self.len]
+    }
+
+    /// The sectors that have a place on the device.
+    pub(super) fn mapped(&self) -> SectorMask {
+        self.runs().iter().fold(SectorMask::NONE, |all, run| all.or(run.sectors()))
+    }
+
+    fn add(&mut self, run: Run) {
+        if let Some(last) = self.runs[..self.len].last_mut() {
+            if last.end() == run.sector && last.offset + last.len == run.offset {
+                last.len += run.len;
+                return;
+            }
+        }
+        self.runs[self.len] = run;
+        self.len += 1;
+    }
+}
+
+/// Asks a block map, and remembers its last answer while the cookie stays the same.
+pub(super) struct Mapper<'a> {
+    space: &'a AddressSpace,
+    get_block: &'a dyn GetBlock,
+    purpose: Purpose,
+    last: Option<(u64, Extent)>,
+    /// Blocks that were just allocated, for the caller to forget in the device's own mapping.
+    pub(super) fresh: Option<Extent>,
+}
+
+impl<'a> Mapper<'a> {
+    pub(super) fn new(
+        space: &'a AddressSpace,
+        get_block: &'a dyn GetBlock,
+        purpose: Purpose,
+    ) -> Mapper<'a> {
+        Mapper { space, get_block, purpose, last: None, fresh: None }
+    }
+
+    /// Maps the `wanted` sectors of page `index`; `run_pages` says how many neighbouring pages the caller
+    /// wants after it. With an error comes what was mapped before it.
+    pub(super) fn map(
+        &mut self,
+        index: PageIndex,
+        wanted: SectorMask,
+        run_pages: impl Fn() -> u64,
+        may_wait: bool,
+    ) -> (PageMap, Result<()>) {
+        let mut map = PageMap::empty();
+        for part in wanted.runs() {
+            if let Err(error) = self.map_part(&mut map, index, part, &run_pages, may_wait) {
+                return (map, Err(error));
+            }
+        }
+        (map, Ok(()))
+    }
+
+    fn map_part(
+        &mut self,
+        map: &mut PageMap,
+        index: PageIndex,
+        part: Range<usize>,
+        run_pages: &impl Fn() -> u64,
+        may_wait: bool,
+    ) -> Result<()> {
+        let size = self.space.block_size();
+        let mut at = part.start;
+        while at < part.end {
+            let block = size.block_of(index.start() + at as u64);
+            let blocks_here = size.block_after(index.start() + part.end as u64).0 - block.0;
+            let extent = match self.remembered(block) {
+                Some(extent) => extent,
+                None => {
+                    let more = run_pages() * (crate::units::PAGE_BYTES / size.bytes());
+                    let count = blocks_here + if part.end == crate::units::PAGE_SIZE { more } else { 0 };
+                    self.ask(MapRequest { first: block, count, purpose: self.purpose, may_wait })?
+                }
+            };
+            let blocks = extent.blocks_from(block).min(blocks_here);
+            let end = size.start_of(crate::units::FileBlock(block.0 + blocks)) - index.start();
+            let end = usize::try_from(end).expect("inside the page").min(part.end);
+            match extent.device_block(block) {
+                Some(device) => {
+                    map.add(Run { sector: size.sector_of(device), offset: at, len: end - at });
+                    let last = extent.first.0 + extent.count == block.0 + blocks;
+                    map.boundary |= extent.boundary && last;
+                }
+                None => map.holes = map.holes.or(SectorMask::of_bytes(at..end)),
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn remembered(&self, block: crate::units::FileBlock) -> Option<Extent> {
+        let (cookie, extent) = self.last?;
+        let usable = self.purpose == Purpose::Read || extent.place != Place::Hole;
+        let valid = usable && extent.contains(block) && cookie == self.get_block.cookie();
+        valid.then_some(extent)
+    }
+
+    fn ask(&mut self, request: MapRequest) -> Result<Extent> {
+        let cookie = self.get_block.cookie();
+        let extent = self.get_block.get_block(&request)?;
+        if !extent.contains(request.first) {
+            return Err(Error::new(ErrorKind::Device(Errno::IO), "get_block")
+                .because("the block map answered with a run that does not hold the block"));
+        }
+        if extent.fresh {
+            self.fresh = Some(extent);
+        }
+        self.last = Some((cookie, extent));
+        Ok(extent)
+    }
+}

@@ -1,0 +1,168 @@
+//! All pages of one cache, their frames, and sleeping on a page.
+//!
+//! The pool is as large as the arena: a page that is in use has one frame, so a free frame means a free page.
+
+use std::sync::Arc;
+
+use mpage_locks::{Condvar, Mutex};
+use mpage_mem::{Arena, FrameId, Purpose, RUN};
+
+use crate::event::Event;
+use crate::page::{FROZEN, KEEPS_PAGE, Left, Page, PageId, WAITERS, Word};
+use crate::units::PageIndex;
+
+const BUCKETS: usize = if cfg!(any(mpage_loom, mpage_shuttle)) { 2 } else { 64 };
+
+/// The pages of one cache.
+pub(crate) struct PagePool {
+    pages: Box<[Page]>,
+    free: Mutex<Vec<u32>>,
+    arena: Arc<Arena>,
+    sleepers: Box<[Bucket]>,
+    /// Notified when a frame was freed or a page became evictable.
+    pub(crate) memory: Event,
+}
+
+#[derive(Default)]
+struct Bucket {
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl PagePool {
+    /// A page for every frame of `arena`.
+    pub(crate) fn new(arena: Arc<Arena>) -> PagePool {
+        let count = u32::try_from(arena.frames()).expect("the arena numbers frames by 32 bits");
+        PagePool {
+            pages: (0..count).map(|_| Page::free()).collect(),
+            free: Mutex::new((0..count).rev().collect()),
+            arena,
+            sleepers: (0..BUCKETS).map(|_| Bucket::default()).collect(),
+            memory: Event::default(),
+        }
+    }
+
+    /// The page with number `id`.
+    #[inline]
+    pub(crate) fn page(&self, id: PageId) -> &Page {
+        &self.pages[id.0 as usize]
+    }
+
+    /// The page with number `id`, unless the number was misread from a recycled node.
+    #[inline]
+    pub(crate) fn get(&self, id: PageId) -> Option<&Page> {
+        self.pages.get(id.0 as usize)
+    }
+
+    /// How many pages there are.
+    pub(crate) fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// The frames.
+    #[inline]
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// Takes a free page and a frame for it and gives them to `mapping`, pinned; `None` when no frame is free.
+    /// `neighbour` is a page of the same run of the file: its frame's run is preferred.
+    pub(crate) fn assign(
+        &self,
+        mapping: u64,
+        index: PageIndex,
+        neighbour: Option<PageId>,
+    ) -> Option<PageId> {
+        let frame = self.alloc_frame(Purpose::Cache, index, neighbour)?;
+        let id = PageId(self.free.lock().pop().expect("a free frame means a free page"));
+        self.page(id).assign(mapping, index, frame);
+        Some(id)
+    }
+
+    /// Takes a free frame for page `index`, near that of `neighbour` if one can be had.
+    pub(crate) fn alloc_frame(
+        &self,
+        purpose: Purpose,
+        index: PageIndex,
+        neighbour: Option<PageId>,
+    ) -> Option<FrameId> {
+        let sibling = neighbour.map(|id| self.page(id).frame());
+        self.arena.alloc(purpose, slot_of(index), sibling)
+    }
+
+    /// Gives up one pin of a frame.
+    pub(crate) fn unpin_frame(&self, frame: FrameId) {
+        if self.arena.unpin(frame) {
+            self.memory.notify();
+        }
+    }
+
+    /// Frees a page nobody refers to: frozen, out of the tree, idle.
+    pub(crate) fn free(&self, id: PageId) {
+        let page = self.page(id);
+        assert!(page.word().has(FROZEN), "only a frozen page is freed");
+        let frame = page.take_frame();
+        page.reset(!(FROZEN | KEEPS_PAGE));
+        self.free.lock().push(id.0);
+        self.unpin_frame(frame);
+    }
+
+    /// Does what is left to do after something of the page was given up.
+    #[inline]
+    pub(crate) fn settle(&self, id: PageId, left: Left) {
+        if left.wakes {
+            self.wake(id);
+        }
+        if left.frees {
+            self.free(id);
+        }
+    }
+
+    /// Gives up a pin of a page. It may have been all that kept the page from being evicted.
+    pub(crate) fn unpin(&self, id: PageId) {
+        self.settle(id, self.page(id).drop_pin());
+        self.memory.notify();
+    }
+
+    /// Gives back a page that was assigned and found no place in its tree.
+    pub(crate) fn discard(&self, id: PageId) {
+        let (_, left) = self.page(id).detach();
+        self.settle(id, left);
+        self.unpin(id);
+    }
+
+    /// Wakes everybody who sleeps on the page.
+    #[cold]
+    pub(crate) fn wake(&self, id: PageId) {
+        let bucket = self.bucket(id);
+        let guard = bucket.lock.lock();
+        self.page(id).reset(WAITERS);
+        bucket.changed.notify_all();
+        drop(guard);
+    }
+
+    /// Sleeps until `done` holds of the page's word.
+    ///
+    /// The sleeper announces itself by WAITERS in the exchange that reads the word it judges, so whoever
+    /// changes the word afterwards sees it and wakes it.
+    pub(crate) fn wait_until(&self, id: PageId, done: impl Fn(Word) -> bool) {
+        if done(self.page(id).word()) {
+            return;
+        }
+        let bucket = self.bucket(id);
+        let mut guard = bucket.lock.lock();
+        while !done(self.page(id).set(WAITERS)) {
+            guard = bucket.changed.wait(guard);
+        }
+        drop(guard);
+    }
+
+    fn bucket(&self, id: PageId) -> &Bucket {
+        &self.sleepers[id.0 as usize % BUCKETS]
+    }
+}
+
+/// Where in a run of neighbouring frames the frame of page `index` belongs.
+fn slot_of(index: PageIndex) -> usize {
+    usize::try_from(index.0 % RUN as u64).expect("smaller than a run")
+}

@@ -1,0 +1,29 @@
+//! Holding writers back while too much is dirty.
+//!
+//! Linux: `balance_dirty_pages()`, mm/page-writeback.c.
+
+use crate::address_space::AddressSpace;
+
+/// Called after a write: wakes the flusher when enough is dirty to be worth writing, and waits while
+/// more is dirty than the cache allows. Never fails; takes no lock while it waits.
+pub(crate) fn balance_dirty_pages(space: &AddressSpace) {
+    let core = space.core();
+    let limits = core.limits;
+    if core.unwritten_pages() <= limits.background_pages {
+        return;
+    }
+    space.dev().want_cleaning();
+    let mut counted = false;
+    loop {
+        let ticket = core.pool.memory.ticket();
+        if core.unwritten_pages() <= limits.pages {
+            return;
+        }
+        if !counted {
+            core.stats.waits_for_cleaning.add(1);
+            counted = true;
+        }
+        space.dev().want_cleaning();
+        core.pool.memory.wait(ticket);
+    }
+}

@@ -1,0 +1,243 @@
+//! Taking parts of a file away: truncate, punch, collapse, invalidate.
+//!
+//! The order, which the tests hold:
+//! 1. The size is lowered, and the range registered: from now on nobody inserts a page there or grows the file.
+//! 2. Pages wholly inside go, dirty or not, waiting for who maps them.
+//! 3. Writes of them that are in flight are waited for.
+//! 4. Pages at the edges are zeroed in place.
+//! 5. Only then the block map frees blocks, and the range is given up.
+//!
+//! Linux: `truncate_inode_pages_range()`, mm/truncate.c.
+
+use std::ops::Range;
+
+use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fsync::write_and_wait;
+use crate::may_wait::MayWait;
+use crate::page::{FILLING, FROZEN};
+use crate::page_tree::Mark;
+use crate::readahead::{get_block_of, read_page};
+use crate::reclaim::{get_page, make_room};
+use crate::units::{
+    FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page,
+};
+
+/// Sets the file's size. What is cut off is gone, dirty or not; what is added reads as zeros.
+///
+/// # Errors
+///
+/// `TooLarge`; those of reading the last block, which is then zeroed beyond the end, and those of the
+/// block map. The size is set unless it is too large.
+pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
+    if size > FILE_SIZE_MAX {
+        return Err(Error::new(ErrorKind::TooLarge, "truncate"));
+    }
+    while size >= space.size() {
+        if space.try_grow(size) {
+            return Ok(());
+        }
+        space.wait_for_removal(PageIndex::of(size - 1));
+    }
+    let range = size..FILE_SIZE_MAX;
+    let pages = pages_touched(&range);
+    // The last block's bytes beyond the end have to be zeros on the device too, so it is read first.
+    let tail = size..size.next_multiple_of(PAGE_BYTES);
+    space.begin_removal(&pages, Some(size));
+    let zeroed = remove(space, &range, &tail, &(0..0));
+    let removed = match &space.ops().get_block {
+        Some(get_block) => {
+            let blocks = space.block_size();
+            get_block.remove(blocks.block_after(size)..blocks.block_of(FILE_SIZE_MAX))
+        }
+        None => Ok(()),
+    };
+    space.end_removal(&pages);
+    zeroed.and(removed)
+}
+
+/// Makes byte `range` a hole: it reads as zeros, and whole blocks of it are freed. The size stays.
+///
+/// # Errors
+///
+/// As [`set_size`].
+pub(crate) fn punch_hole(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let range = range.start..range.end.min(space.size().next_multiple_of(PAGE_BYTES));
+    if range.start >= range.end {
+        return Ok(());
+    }
+    let pages = pages_touched(&range);
+    let head_end = range.start.next_multiple_of(PAGE_BYTES).min(range.end);
+    let tail_start = (range.end / PAGE_BYTES * PAGE_BYTES).max(head_end);
+    space.begin_removal(&pages, None);
+    let zeroed = remove(space, &range, &(range.start..head_end), &(tail_start..range.end));
+    let removed = match &space.ops().get_block {
+        Some(get_block) if zeroed.is_ok() => {
+            let size = space.block_size();
+            let blocks = size.block_after(range.start)..size.block_of(range.end);
+            let blocks = blocks.start..blocks.end.max(blocks.start);
+            if blocks.start < blocks.end { get_block.remove(blocks) } else { Ok(()) }
+        }
+        _ => Ok(()),
+    };
+    space.end_removal(&pages);
+    zeroed.and(removed)
+}
+
+/// Steps 2 to 4: pages wholly inside `range` go, those of `head` and `tail` are zeroed there.
+fn remove(
+    space: &AddressSpace,
+    range: &Range<u64>,
+    head: &Range<u64>,
+    tail: &Range<u64>,
+) -> Result<()> {
+    let may_wait = MayWait::no_bio_held();
+    let inside = range.start.div_ceil(PAGE_BYTES)..range.end / PAGE_BYTES;
+    drop_pages(space, inside.clone(), &may_wait);
+    if inside.start < inside.end {
+        space.wait_for_writes(&(inside.start * PAGE_BYTES..inside.end * PAGE_BYTES));
+    }
+    zero_edge(space, head, &may_wait).and(zero_edge(space, tail, &may_wait))
+}
+
+fn drop_pages(space: &AddressSpace, mut pages: Range<u64>, may_wait: &MayWait<'_>) {
+    while let Some(pin) = space.next_marked(pages.clone(), Mark::Present) {
+        pages.start = pin.index().0 + 1;
+        space.detach(&pin.lock(may_wait));
+    }
+}
+
+/// Zeroes bytes `edge`, which lie in one page. Blocks wholly inside lose their place: they are neither read
+/// nor written, and what was dirty in them is dropped. Of blocks partly inside the rest is kept, and they
+/// are written.
+fn zero_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) -> Result<()> {
+    if edge.start >= edge.end {
+        return Ok(());
+    }
+    let index = PageIndex::of(edge.start);
+    let part = part_in_page(edge, index);
+    let freed = space.block_size().sectors_covered(part.clone());
+    let kept = space.block_size().sectors_touched(part.clone()).without(freed);
+    loop {
+        let pin = match space.pin(index) {
+            Some(pin) => pin,
+            None if kept.is_empty() => return Ok(()),
+            None => get_page(space, index, true, may_wait),
+        };
+        read_page(space, &pin, kept, may_wait)?;
+        if zero_page(space, pin, part.clone(), (freed, kept), may_wait) {
+            space.wait_for_writes(edge);
+            return Ok(());
+        }
+    }
+}
+
+/// Zeroes bytes of a page. False: it changed, begin again.
+///
+/// Once a freed block's dirty bit is clear, a store into it takes the slow path, which waits for the removal.
+/// So when no store but ours is in the page, and no freed block is dirty, none will be.
+fn zero_page(
+    space: &AddressSpace,
+    pin: PagePin<'_>,
+    part: Range<usize>,
+    (freed, kept): (SectorMask, SectorMask),
+    may_wait: &MayWait<'_>,
+) -> bool {
+    let page = pin.lock(may_wait);
+    if page.is_detached() {
+        return false;
+    }
+    let _still_dirty = space.cancel_dirty(&page, freed);
+    let pin = page.unlock();
+    pin.wait_until(may_wait, |word| {
+        word.has(FROZEN) || !(word.has_stores() || word.has(FILLING))
+    });
+    let Some(store) = Store::enter(&pin) else { return false };
+    let word = store.entered();
+    let alone = word.has_one_store() && !word.has(FILLING);
+    if !alone || !word.uptodate().contains(kept) || !word.dirty().and(freed).is_empty() {
+        return false;
+    }
+    if store.make_writable().is_err() {
+        drop(store);
+        make_room(space.core(), may_wait);
+        return false;
+    }
+    store.zero(part.start, part.len());
+    space.page(pin.id()).set_uptodate(freed);
+    if kept.is_empty() {
+        return true;
+    }
+    store.finish(kept, 0) != Dirtied::Detached
+}
+
+/// Takes byte `range`, whole blocks of it, out of the file: what follows moves to its front. What follows is
+/// written first, then dropped from the cache, since its place in the file changes.
+///
+/// # Errors
+///
+/// `InvalidInput` unless both ends lie on blocks and before the end of the file, and whatever the block map
+/// says, which may not support it; those of writing. The file is unchanged then.
+pub(crate) fn collapse_range(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let size = space.block_size();
+    let on_blocks = range.start.is_multiple_of(size.bytes()) && range.end.is_multiple_of(size.bytes());
+    if !on_blocks || range.start >= range.end || range.end >= space.size() {
+        return Err(Error::new(ErrorKind::InvalidInput, "collapse")
+            .because("the range must lie on whole blocks and end before the end of the file"));
+    }
+    let get_block = get_block_of(space)?;
+    let may_wait = MayWait::no_bio_held();
+    let rest = range.start / PAGE_BYTES * PAGE_BYTES..FILE_SIZE_MAX;
+    let pages = pages_touched(&rest);
+    space.begin_removal(&pages, None);
+    let result = write_and_wait(space, &rest).and_then(|()| {
+        let failed = space.failed_ranges(&rest);
+        if !failed.is_empty() {
+            return Err(Error::new(ErrorKind::Busy, "collapse").at(failed));
+        }
+        drop_pages(space, pages.clone(), &may_wait);
+        space.wait_for_writes(&rest);
+        get_block.collapse(size.block_of(range.start)..size.block_of(range.end))?;
+        space.set_size_while_removing(space.size() - (range.end - range.start));
+        Ok(())
+    });
+    space.end_removal(&pages);
+    result
+}
+
+/// Drops the pages wholly inside byte `range` that are clean and unused. Others stay. Never waits.
+/// Linux: `invalidate_mapping_pages()`.
+pub(crate) fn invalidate(space: &AddressSpace, range: &Range<u64>) {
+    let mut pages = range.start.div_ceil(PAGE_BYTES)..range.end / PAGE_BYTES;
+    while let Some(pin) = space.next_marked(pages.clone(), Mark::Present) {
+        pages.start = pin.index().0 + 1;
+        let (id, index) = (pin.id(), pin.index());
+        drop(pin);
+        let _evicted_or_in_use = space.evict(index, id);
+    }
+}
+
+/// Drops all pages that byte `range` touches, writing dirty ones first.
+/// Linux: `invalidate_inode_pages2_range()`.
+///
+/// # Errors
+///
+/// `Busy` when a page is pinned, or was dirtied again meanwhile; those of writing it.
+pub(crate) fn invalidate_strict(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    write_and_wait(space, range)?;
+    let may_wait = MayWait::no_bio_held();
+    let mut pages = pages_touched(range);
+    let mut busy = Vec::new();
+    while let Some(pin) = space.next_marked(pages.clone(), Mark::Present) {
+        pages.start = pin.index().0 + 1;
+        let page = pin.lock(&may_wait);
+        let index = page.index();
+        if !space.detach_if_clean(&page) {
+            busy.push(index.start()..index.end());
+        }
+    }
+    match busy.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Busy, "invalidate").at(busy)),
+    }
+}
