@@ -20,6 +20,13 @@ fn assert_panics(says: &str, action: impl FnOnce()) {
     assert!(message.contains(says), "the panic says: {message}");
 }
 
+/// Joins each thread: the thread sanitizer does not see how a scope waits for them.
+fn join<const N: usize>(threads: [std::thread::ScopedJoinHandle<'_, ()>; N]) {
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+}
+
 #[test]
 fn an_arena_of_impossible_size_is_refused_with_a_reason() {
     for (frames, reserve, says) in [
@@ -205,9 +212,9 @@ fn racing_copies_keep_aligned_words_whole() {
         (if room == 0 { 0 } else { round * 7 % room * 8 }, len)
     };
     std::thread::scope(|scope| {
-        for byte in [0x11, 0x22] {
+        let writers = [0x11, 0x22].map(|byte| {
             let arena = &arena;
-            let _writer = scope.spawn(move || {
+            scope.spawn(move || {
                 let bytes = [byte; PAGE_SIZE + 8];
                 for round in 0..ROUNDS {
                     let (offset, len) = range(round);
@@ -216,8 +223,8 @@ fn racing_copies_keep_aligned_words_whole() {
                     arena.copy_range(first, second, offset, len);
                     arena.zero(first, offset, len);
                 }
-            });
-        }
+            })
+        });
         let mut bytes = [0; PAGE_SIZE + 8];
         for round in 0..ROUNDS {
             let (offset, len) = range(round);
@@ -228,6 +235,7 @@ fn racing_copies_keep_aligned_words_whole() {
                 assert!(word.iter().all(|byte| *byte == word[0]), "torn word {word:x?}");
             }
         }
+        join(writers);
     });
 }
 
@@ -236,9 +244,9 @@ fn racing_threads_never_hold_the_same_frame() {
     const ROUNDS: u64 = if cfg!(debug_assertions) { 5_000 } else { 50_000 };
     let arena = arena(6, 1);
     std::thread::scope(|scope| {
-        for thread in 1..=3_u64 {
+        let holders = [1_u64, 2, 3].map(|thread| {
             let arena = &arena;
-            let _holder = scope.spawn(move || {
+            scope.spawn(move || {
                 for round in 0..ROUNDS {
                     let Some(frame) = alloc(arena, 0, None) else { continue };
                     let mark = (thread << 32 | round).to_ne_bytes();
@@ -250,8 +258,9 @@ fn racing_threads_never_hold_the_same_frame() {
                     assert!(!arena.unpin(frame));
                     assert!(arena.unpin(frame));
                 }
-            });
-        }
+            })
+        });
+        join(holders);
     });
     assert_eq!(arena.free_frames(), 6);
 }

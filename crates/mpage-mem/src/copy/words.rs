@@ -6,11 +6,12 @@
 
 #![expect(clippy::disallowed_types, reason = "a schedule checker does not follow the bytes")]
 
+use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const WORD: usize = size_of::<u64>();
 
-/// The part of a range that lies in one word.
+/// The part of a range that lies in one word and does not fill it.
 struct Part<'a> {
     word: &'a AtomicU64,
     /// The first byte of the range in the word.
@@ -20,16 +21,21 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// # Safety
+    ///
+    /// `word` is a word of frame memory, as for [`read`], for as long as the part is used.
+    unsafe fn of<'a>(word: *mut u8, skip: usize, len: usize) -> Part<'a> {
+        // SAFETY: an aligned word that is only touched as an atomic (the caller's promise).
+        let word = unsafe { AtomicU64::from_ptr(word.cast()) };
+        Part { word, skip, len }
+    }
+
     fn load(&self, to: &mut [u8]) {
         let bytes = self.word.load(Ordering::Relaxed).to_ne_bytes();
         to.copy_from_slice(&bytes[self.skip..self.skip + self.len]);
     }
 
     fn store(&self, from: &[u8]) {
-        if let Ok(bytes) = <[u8; WORD]>::try_from(from) {
-            self.word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
-            return;
-        }
         let merge = |word: u64| {
             let mut bytes = word.to_ne_bytes();
             bytes[self.skip..self.skip + self.len].copy_from_slice(from);
@@ -40,23 +46,47 @@ impl Part<'_> {
     }
 }
 
-/// The words of `len` bytes at `start`, in ascending order, each with where its part begins in the
-/// range.
-///
-/// # Safety
-///
-/// As [`read`], for as long as the parts are used.
-unsafe fn parts<'a>(start: *mut u8, len: usize) -> impl Iterator<Item = (usize, Part<'a>)> {
-    let lead = start.addr() % WORD;
-    (0..(lead + len).div_ceil(WORD)).map(move |number| {
-        let word = start.wrapping_sub(lead).wrapping_add(number * WORD).cast::<u64>();
-        // SAFETY: the word is aligned, overlaps the range, and so lies in the same words of frame
-        // memory, which is only touched as atomic words (the caller's promise).
-        let word = unsafe { AtomicU64::from_ptr(word) };
-        let begin = (number * WORD).max(lead);
-        let end = ((number + 1) * WORD).min(lead + len);
-        (begin - lead, Part { word, skip: begin % WORD, len: end - begin })
-    })
+/// The words that a range lies in.
+struct Words<'a> {
+    head: Option<Part<'a>>,
+    whole: &'a [AtomicU64],
+    tail: Option<Part<'a>>,
+}
+
+impl Words<'_> {
+    /// The words of `len` bytes at `start`.
+    ///
+    /// # Safety
+    ///
+    /// As [`read`], for as long as the words are used.
+    unsafe fn of<'a>(start: *mut u8, len: usize) -> Words<'a> {
+        let skip = start.addr() % WORD;
+        let head_len = if skip == 0 { 0 } else { len.min(WORD - skip) };
+        let tail_len = (len - head_len) % WORD;
+        let end = start.wrapping_add(len);
+        // SAFETY: a range that begins inside of a word has that word.
+        let head =
+            (head_len > 0).then(|| unsafe { Part::of(start.wrapping_sub(skip), skip, head_len) });
+        // SAFETY: a range that ends inside of a word has that word.
+        let tail =
+            (tail_len > 0).then(|| unsafe { Part::of(end.wrapping_sub(tail_len), 0, tail_len) });
+        let first = start.wrapping_add(head_len).cast::<AtomicU64>();
+        let whole = match (len - head_len) / WORD {
+            0 => &[],
+            // SAFETY: what is between the two parts is aligned words of the range, which are only
+            // touched as atomics (the caller's promise).
+            count => unsafe { slice::from_raw_parts(first, count) },
+        };
+        Words { head, whole, tail }
+    }
+
+    fn head_len(&self) -> usize {
+        self.head.as_ref().map_or(0, |head| head.len)
+    }
+
+    fn tail_len(&self) -> usize {
+        self.tail.as_ref().map_or(0, |tail| tail.len)
+    }
 }
 
 /// Copies the frame memory at `from` into `to`.
@@ -67,9 +97,17 @@ unsafe fn parts<'a>(start: *mut u8, len: usize) -> impl Iterator<Item = (usize, 
 /// nobody but this module and the kernel touches.
 pub(crate) unsafe fn read(from: *const u8, to: &mut [u8]) {
     // SAFETY: the caller's promise.
-    let parts = unsafe { parts(from.cast_mut(), to.len()) };
-    for (at, part) in parts {
-        part.load(&mut to[at..at + part.len]);
+    let words = unsafe { Words::of(from.cast_mut(), to.len()) };
+    let (head, rest) = to.split_at_mut(words.head_len());
+    let (whole, tail) = rest.split_at_mut(rest.len() - words.tail_len());
+    if let Some(part) = words.head {
+        part.load(head);
+    }
+    for (word, to) in words.whole.iter().zip(whole.as_chunks_mut::<WORD>().0) {
+        *to = word.load(Ordering::Relaxed).to_ne_bytes();
+    }
+    if let Some(part) = words.tail {
+        part.load(tail);
     }
 }
 
@@ -80,25 +118,38 @@ pub(crate) unsafe fn read(from: *const u8, to: &mut [u8]) {
 /// As [`read`].
 pub(crate) unsafe fn write(to: *mut u8, from: &[u8]) {
     // SAFETY: the caller's promise.
-    let parts = unsafe { parts(to, from.len()) };
-    for (at, part) in parts {
-        part.store(&from[at..at + part.len]);
+    let words = unsafe { Words::of(to, from.len()) };
+    let (head, rest) = from.split_at(words.head_len());
+    let (whole, tail) = rest.split_at(rest.len() - words.tail_len());
+    if let Some(part) = words.head {
+        part.store(head);
+    }
+    for (word, from) in words.whole.iter().zip(whole.as_chunks::<WORD>().0) {
+        word.store(u64::from_ne_bytes(*from), Ordering::Relaxed);
+    }
+    if let Some(part) = words.tail {
+        part.store(tail);
     }
 }
 
-/// Copies `len` bytes from one place in frame memory to another; places that overlap are equal.
+/// Copies `len` bytes from one place in frame memory to another, which lies alike in its words and
+/// is equal or apart.
 ///
 /// # Safety
 ///
 /// As [`read`], for both ranges.
 pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    assert!(from.addr() % WORD == to.addr() % WORD, "a copy between frames keeps the offset");
     // SAFETY: the caller's promise.
-    let parts = unsafe { parts(to, len) };
-    for (at, part) in parts {
-        let mut bytes = [0; WORD];
-        let bytes = &mut bytes[..part.len];
-        // SAFETY: the part lies in the range that the caller made a promise for.
-        unsafe { read(from.wrapping_add(at), bytes) };
-        part.store(bytes);
+    let from = unsafe { Words::of(from.cast_mut(), len) };
+    // SAFETY: the caller's promise.
+    let to = unsafe { Words::of(to, len) };
+    for (from, to) in from.head.iter().chain(&from.tail).zip(to.head.iter().chain(&to.tail)) {
+        let bytes = &mut [0; WORD][..from.len];
+        from.load(bytes);
+        to.store(bytes);
+    }
+    for (from, to) in from.whole.iter().zip(to.whole) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
