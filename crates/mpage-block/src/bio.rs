@@ -1,10 +1,10 @@
 //! The request: which frames, which sectors, and who is told.
 //!
 //! ```text
-//!   Bio::write ──> push, push ──> submit ──> device ──> complete
-//!                  (pins)            │                  (unpins, then tells)
-//!                    ^               │ SubmitError
-//!                    └───────────────┘ (the bio comes back, nobody is told)
+//!   Bio::write --> push, push --> submit --> device --> complete
+//!                  (pins)            |                  (unpins, then tells)
+//!                    ^               | SubmitError
+//!                    +---------------+ (the bio comes back, nobody is told)
 //! ```
 //!
 //! # Invariants
@@ -305,6 +305,23 @@ impl Bio {
         });
     }
 
+    /// A write of the first `bytes` bytes of this one, from the same frames.
+    pub(crate) fn head(&self, bytes: u64) -> Bio {
+        let arena = self.arena.as_ref().expect("only reads and writes carry data");
+        let mut head = Bio::write(arena, self.sector, self.flags);
+        let unlimited =
+            Limits { bytes_max: usize::MAX, segments_max: usize::MAX, ..Limits::default() };
+        for (frame, offset, len) in self.vecs.iter().flat_map(|vec| vec.pieces()) {
+            let left = usize::try_from(bytes - head.bytes).unwrap_or(usize::MAX);
+            if left == 0 {
+                break;
+            }
+            let pushed = head.push(frame, offset, len.min(left), &unlimited);
+            assert!(pushed, "there is no limit");
+        }
+        head
+    }
+
     /// Calls `copy` with each piece of a frame in `len` bytes from `from` on, and where in those
     /// bytes it lies.
     fn for_pieces(
@@ -373,3 +390,6 @@ fn to_u32(bytes: usize) -> u32 {
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).expect("at most a page")
 }
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests;

@@ -116,3 +116,6 @@ impl fmt::Debug for dyn BlockDevice {
         f.debug_struct("BlockDevice").field("limits", &self.limits()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests;

@@ -106,3 +106,6 @@ impl Limits {
         bytes.is_multiple_of(self.alignment as u64)
     }
 }
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests;

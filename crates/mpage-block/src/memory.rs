@@ -282,3 +282,6 @@ impl Iterator for Pieces {
 fn to_usize(within_chunk: u64) -> usize {
     usize::try_from(within_chunk).expect("at most a chunk")
 }
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests;
