@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   wrap: Fault  Delay  Trace  PowerCut          devices around a device
-//!   memory                                       devices
+//!   memory  file                                 devices
 //!   device: BlockDevice, SubmitError             who takes a bio
 //!   bio  limits  sector                          what is asked, and what may be
 //!   mpage-mem: frames | mpage-locks: threads
@@ -42,6 +42,8 @@
 
 mod bio;
 mod device;
+#[cfg(not(any(mpage_loom, mpage_shuttle)))]
+mod file;
 mod limits;
 mod memory;
 #[cfg(all(test, mpage_shuttle))]
@@ -53,6 +55,8 @@ pub mod wrap;
 
 pub use bio::{Bio, BioFlags, BioOp, BioVec};
 pub use device::{BlockDevice, SubmitError, submit_and_wait};
+#[cfg(not(any(mpage_loom, mpage_shuttle)))]
+pub use file::{FileDevice, FileOptions, OpenError};
 pub use limits::Limits;
 pub use memory::{MemoryDevice, MemoryOptions};
 pub use rustix::io::Errno;

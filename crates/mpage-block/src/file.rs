@@ -1,0 +1,167 @@
+//! A device that is a regular file or a block device of the host.
+//!
+//! ```text
+//!   submit --> queue: sync > ordinary > background --> threads --> preadv, pwritev, fdatasync, ...
+//!                                                         +--> complete
+//! ```
+//!
+//! Opened `O_DIRECT`: a buffered file underneath would be a second cache of the same bytes, and
+//! would report its write errors once, to whoever asks first.
+
+mod open;
+mod owner;
+mod pool;
+mod transfer;
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{fstat, ftruncate};
+
+pub use self::open::{FileOptions, OpenError};
+use self::pool::Pool;
+use crate::{Bio, BioOp, BlockDevice, Errno, Limits, SubmitError};
+
+/// A regular file or a block device, served by a fixed pool of threads.
+///
+/// A regular file grows when it is written behind its end, and reads as zeros there. Sync bios go
+/// before ordinary ones, ordinary before background ones; none waits forever. Reads and flushes
+/// count as sync unless they are background.
+///
+/// Any error of a flush is told as the kernel told it, each time; whether a later flush that
+/// succeeds says anything about the writes before the failed one is for the caller to know: it
+/// does not.
+///
+/// Dropping the device waits until every bio it took is done.
+pub struct FileDevice {
+    pool: Pool,
+    target: Arc<Target>,
+}
+
+/// The open file: what the threads share.
+pub(crate) struct Target {
+    fd: OwnedFd,
+    kind: Kind,
+    read_only: bool,
+    direct: bool,
+    limits: Limits,
+}
+
+/// What was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Regular,
+    Block,
+}
+
+impl FileDevice {
+    /// Opens the file or block device at `path`, takes it for this process, and starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the path, or who else has it: see [`OpenError`].
+    pub fn open(path: impl AsRef<Path>, options: &FileOptions) -> Result<FileDevice, OpenError> {
+        let path = path.as_ref();
+        let target = Arc::new(open::open(path, options)?);
+        let shared = Arc::clone(&target);
+        let pool = Pool::start(options.threads, move |bio| shared.run(bio))
+            .map_err(|source| OpenError::Threads { path: path.into(), source })?;
+        tracing::info!(
+            path = %path.display(),
+            direct = target.direct,
+            alignment = target.limits.alignment,
+            segments_max = target.limits.segments_max,
+            threads = options.threads,
+            "opened a device served by a thread pool"
+        );
+        Ok(FileDevice { pool, target })
+    }
+
+    /// The size in bytes: a regular file's now, a block device's when it was opened.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub fn len(&self) -> Result<u64, Errno> {
+        self.target.len()
+    }
+
+    /// Whether it has no bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool, Errno> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The file system's device number and the inode number: the same for every path to the file.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub fn identity(&self) -> Result<(u64, u64), Errno> {
+        let stat = fstat(&self.target.fd)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+}
+
+impl BlockDevice for FileDevice {
+    fn limits(&self) -> Limits {
+        self.target.limits
+    }
+
+    fn submit(&self, bio: Bio) -> Result<(), SubmitError> {
+        let writes = !matches!(bio.op(), BioOp::Read | BioOp::Flush);
+        if writes && self.target.read_only {
+            return Err(SubmitError { bio, error: Errno::ROFS });
+        }
+        let bio = SubmitError::unless_allowed(bio, &self.target.limits)?;
+        self.pool.submit(bio);
+        Ok(())
+    }
+
+    fn set_len(&self, bytes: u64) -> Result<(), Errno> {
+        match self.target.kind {
+            Kind::Block => Err(Errno::OPNOTSUPP),
+            Kind::Regular if self.target.read_only => Err(Errno::ROFS),
+            Kind::Regular => ftruncate(&self.target.fd, bytes),
+        }
+    }
+}
+
+impl fmt::Debug for FileDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileDevice")
+            .field("fd", &self.target.fd)
+            .field("kind", &self.target.kind)
+            .field("limits", &self.target.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    fn len(&self) -> Result<u64, Errno> {
+        match self.limits.capacity {
+            Some(capacity) => Ok(capacity),
+            None => Ok(u64::try_from(fstat(&self.fd)?.st_size).expect("a size is not negative")),
+        }
+    }
+
+    /// Does what `bio` asks and ends it.
+    fn run(&self, bio: Bio) {
+        let result = match bio.op() {
+            BioOp::Read => self.read(&bio),
+            BioOp::Write => self.write(&bio),
+            BioOp::Flush => self.flush(),
+            BioOp::Discard => self.discard(&bio),
+            BioOp::WriteZeroes => self.write_zeroes(&bio),
+        };
+        bio.complete(result);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,383 @@
+use std::path::PathBuf;
+use std::process::Command;
+
+use mpage_locks::{Condvar, Mutex, thread};
+use tempfile::TempDir;
+
+use super::*;
+use crate::test_support::{Results, arena, flagged_write_of, read, write, write_of};
+use crate::{BioFlags, Sector, submit_and_wait};
+
+const CREATE: FileOptions = FileOptions {
+    read_only: false,
+    create: true,
+    direct: true,
+    threads: 3,
+    lock: true,
+    bytes_max: 1 << 20,
+};
+const OPEN: FileOptions = FileOptions { create: false, ..CREATE };
+const READ: FileOptions = FileOptions { read_only: true, ..OPEN };
+
+/// A folder that goes with its value, and the path of an image in it that is not there yet.
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let image = folder.path().join("disk.img");
+    (folder, image)
+}
+
+fn file_of(bytes: &[u8]) -> (TempDir, PathBuf) {
+    let (folder, image) = folder();
+    std::fs::write(&image, bytes).expect("a file");
+    (folder, image)
+}
+
+fn open(path: &Path, options: &FileOptions) -> FileDevice {
+    FileDevice::open(path, options).expect("a file that can be opened")
+}
+
+fn why_not(path: impl AsRef<Path>, options: &FileOptions) -> String {
+    FileDevice::open(path, options).expect_err("a file that cannot be opened").to_string()
+}
+
+#[test]
+fn reads_see_what_was_written_and_so_does_the_kernel() {
+    for direct in [true, false] {
+        let (_folder, image) = folder();
+        let arena = arena(64);
+        let device = open(&image, &FileOptions { direct, ..CREATE });
+        write(&device, &arena, 16, 7, 40 * 4096);
+        write(&device, &arena, 24, 8, 4096);
+        submit_and_wait(&device, Bio::flush()).expect("a flush that works");
+        let expected = [vec![0; 8192], vec![7; 4096], vec![8; 4096], vec![7; 38 * 4096]].concat();
+        assert!(read(&device, &arena, 0, 42 * 4096) == expected, "direct: {direct}");
+        assert!(std::fs::read(&image).expect("a file") == expected);
+        assert_eq!(device.len(), Ok(42 * 4096));
+    }
+}
+
+#[test]
+fn scattered_frames_go_to_and_come_from_neighbouring_sectors() {
+    let (_folder, image) = folder();
+    let arena = arena(16);
+    let device = open(&image, &CREATE);
+    let frames = crate::test_support::frames(&arena, 8, 0);
+    let mut bio = Bio::write(&arena, Sector(0), BioFlags::default());
+    for (byte, index) in (1..).zip([6, 2, 4, 0]) {
+        arena.write(frames[index], 0, &[byte; 4096]);
+        assert!(bio.push(frames[index], 0, 4096, &device.limits()));
+    }
+    assert_eq!(bio.vecs().len(), 4);
+    assert_eq!(submit_and_wait(&device, bio), Ok(()));
+    let expected = [[1; 4096], [2; 4096], [3; 4096], [4; 4096]].concat();
+    assert!(std::fs::read(&image).expect("a file") == expected);
+    assert!(read(&device, &arena, 0, 16384) == expected);
+}
+
+#[test]
+fn behind_the_end_of_a_regular_file_are_zeros() {
+    for direct in [true, false] {
+        for len in [0, 700, 4096, 5000] {
+            let (_folder, image) = file_of(&vec![9; len]);
+            let arena = arena(8);
+            let device = open(&image, &FileOptions { direct, ..READ });
+            let expected = [vec![9; len], vec![0; 12288 - len]].concat();
+            assert!(read(&device, &arena, 0, 12288) == expected, "direct: {direct}, {len} bytes");
+            assert!(read(&device, &arena, 800, 8192) == [0; 8192]);
+        }
+    }
+}
+
+#[test]
+fn a_transfer_goes_on_where_it_stopped_inside_of_a_vector() {
+    let arena = arena(8);
+    let bio = write_of(&arena, 0, 1, 3 * 4096);
+    let mut memory = transfer::IoVecs::of(&bio);
+    let lens = |memory: &transfer::IoVecs<'_>| memory.rest().iter().map(|vec| vec.iov_len).sum();
+    let whole: usize = lens(&memory);
+    assert_eq!(whole, 3 * 4096);
+    let start = memory.rest()[0].iov_base;
+    memory.advance(5000);
+    let left: usize = lens(&memory);
+    assert_eq!(left, 3 * 4096 - 5000);
+    assert_eq!(memory.rest()[0].iov_base, start.wrapping_byte_add(5000));
+    memory.advance(3 * 4096 - 5000);
+    assert!(memory.rest().is_empty());
+}
+
+#[test]
+fn the_size_is_what_was_set() {
+    let (_folder, image) = file_of(&[1; 4096]);
+    let device = open(&image, &OPEN);
+    assert_eq!((device.set_len(700), device.len()), (Ok(()), Ok(700)));
+    assert_eq!((device.set_len(9000), device.len()), (Ok(()), Ok(9000)));
+    assert_eq!(std::fs::read(&image).expect("a file")[699..701], [1, 0]);
+    assert_eq!(device.is_empty(), Ok(false));
+}
+
+#[test]
+fn a_fua_write_is_done_as_one() {
+    let (_folder, image) = folder();
+    let (arena, device) = (arena(4), open(&image, &CREATE));
+    let fua = BioFlags { fua: true, ..BioFlags::default() };
+    assert_eq!(submit_and_wait(&device, flagged_write_of(&arena, 8, 3, 4096, fua)), Ok(()));
+    assert!(std::fs::read(&image).expect("a file")[4096..] == [3; 4096]);
+}
+
+#[test]
+fn a_discard_makes_a_hole_and_keeps_the_size() {
+    let (_folder, image) = file_of(&[5; 16384]);
+    let device = open(&image, &OPEN);
+    assert_eq!(submit_and_wait(&device, Bio::discard(Sector(8), 1 << 20)), Ok(()));
+    let expected = [[5; 4096], [0; 4096], [0; 4096], [0; 4096]].concat();
+    assert!(std::fs::read(&image).expect("a file") == expected);
+}
+
+#[test]
+fn zeros_are_written_and_grow_the_file_as_a_write_does() {
+    let (_folder, image) = file_of(&[5; 8192]);
+    let device = open(&image, &OPEN);
+    assert_eq!(submit_and_wait(&device, Bio::write_zeroes(Sector(8), 200 << 10)), Ok(()));
+    let expected = [vec![5; 4096], vec![0; 200 << 10]].concat();
+    assert!(std::fs::read(&image).expect("a file") == expected);
+}
+
+#[test]
+fn zeros_are_written_by_hand_where_the_file_system_has_no_call_for_it() {
+    let (_folder, image) = file_of(&[5; 8192]);
+    let device = open(&image, &OPEN);
+    assert_eq!(device.target.write_zero_pages(4096, 200 << 10), Ok(()));
+    let expected = [vec![5; 4096], vec![0; 200 << 10]].concat();
+    assert!(std::fs::read(&image).expect("a file") == expected);
+}
+
+#[test]
+fn a_device_opened_to_read_refuses_what_writes() {
+    let (_folder, image) = file_of(&[5; 4096]);
+    let (arena, device) = (arena(4), open(&image, &READ));
+    for bio in [write_of(&arena, 0, 1, 4096), Bio::discard(Sector(0), 4096)] {
+        assert_eq!(submit_and_wait(&device, bio), Err(Errno::ROFS));
+    }
+    assert_eq!(device.set_len(0), Err(Errno::ROFS));
+    assert_eq!(submit_and_wait(&device, Bio::flush()), Ok(()));
+    assert!(read(&device, &arena, 0, 4096) == [5; 4096]);
+}
+
+#[test]
+fn a_file_has_one_writer_or_any_number_of_readers() {
+    let (_folder, image) = file_of(&[5; 4096]);
+    let writer = open(&image, &OPEN);
+    assert!(why_not(&image, &OPEN).contains("another process, which locks it"));
+    assert!(why_not(&image, &READ).contains("another process, which locks it"));
+    drop(open(&image, &FileOptions { lock: false, ..OPEN }));
+    assert!(why_not(&image, &OPEN).contains("lslocks"), "closing another opening frees nothing");
+    drop(writer);
+    let (_one, _two) = (open(&image, &READ), open(&image, &READ));
+    assert!(why_not(&image, &OPEN).contains("another process, which locks it"));
+}
+
+#[test]
+fn every_path_to_a_file_has_its_identity() {
+    let (folder, image) = file_of(&[5; 4096]);
+    let other = folder.path().join("link");
+    std::fs::hard_link(&image, &other).expect("a link");
+    let (one, two) = (open(&image, &READ), open(&other, &READ));
+    assert_eq!(one.identity(), two.identity());
+    let (_folder, image) = file_of(&[5; 4096]);
+    assert_ne!(open(&image, &READ).identity(), one.identity());
+}
+
+#[test]
+fn what_is_no_disk_is_refused_with_a_clear_line() {
+    let (folder, image) = folder();
+    let path = folder.path();
+    let is = |message: String, path: &Path, words: &str| {
+        assert!(message.starts_with(&path.display().to_string()), "{message}");
+        assert!(message.contains(words), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    };
+    assert_eq!(why_not("", &OPEN), "the path is empty: name a disk image or a block device");
+    is(why_not(&image, &OPEN), &image, "no such file");
+    is(why_not(path, &OPEN), path, "is a directory");
+    is(why_not("/dev/null", &OPEN), Path::new("/dev/null"), "neither a regular file nor");
+    let beneath = path.join("none/disk.img");
+    is(why_not(&beneath, &CREATE), &beneath, "no such file");
+    is(why_not("/proc/version", &READ), Path::new("/proc/version"), "`direct: false`");
+    let denied = open::refused(&image, "open", Errno::ACCESS).to_string();
+    is(denied, &image, "permission denied");
+    is(open::refused(&image, "open", Errno::ROFS).to_string(), &image, "open it read-only");
+}
+
+#[test]
+fn many_threads_submit_ten_thousand_bios_and_each_ends_once() {
+    const THREADS: u64 = 4;
+    const BIOS: u64 = 2500;
+    const DEPTH: usize = 32;
+    let (_folder, image) = folder();
+    let device = Arc::new(open(&image, &CREATE));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|own| {
+            let device = Arc::clone(&device);
+            let submit = move || {
+                let arena = arena(DEPTH + 1);
+                let in_flight = Arc::new((Mutex::new((0_usize, 0_u64)), Condvar::new()));
+                for number in 0..BIOS {
+                    let mut counts = in_flight.0.lock();
+                    while counts.0 == DEPTH {
+                        counts = in_flight.1.wait(counts);
+                    }
+                    counts.0 += 1;
+                    drop(counts);
+                    let byte = u8::try_from(1 + number % 200).expect("small");
+                    let sector = 8 * (own * 256 + number % 200);
+                    let mut bio = write_of(&arena, sector, byte, 4096);
+                    let told = Arc::clone(&in_flight);
+                    bio.on_completion(move |result| {
+                        assert_eq!(result, Ok(()));
+                        let mut counts = told.0.lock();
+                        counts.0 -= 1;
+                        counts.1 += 1;
+                        drop(counts);
+                        told.1.notify_all();
+                    });
+                    device.submit(bio).expect("it is taken");
+                }
+                let mut counts = in_flight.0.lock();
+                while counts.0 > 0 {
+                    counts = in_flight.1.wait(counts);
+                }
+                assert_eq!(counts.1, BIOS);
+                drop(counts);
+                assert_eq!(arena.free_frames(), DEPTH + 1);
+            };
+            thread::spawn("submitter", submit).expect("a thread")
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    let bytes = std::fs::read(&image).expect("a file");
+    for own in 0..4 {
+        for page in 0..200 {
+            let at = (own * 256 + page) * 4096;
+            let byte = u8::try_from(1 + page).expect("small");
+            assert!(bytes[at..at + 4096] == [byte; 4096], "thread {own}, page {page}");
+        }
+    }
+}
+
+#[test]
+fn dropping_the_device_finishes_what_it_took() {
+    let (_folder, image) = folder();
+    let (arena, device, results) = (arena(256), open(&image, &CREATE), Results::default());
+    for sector in 0..200 {
+        device.submit(results.of(write_of(&arena, 8 * sector, 1, 4096))).expect("it is taken");
+    }
+    drop(device);
+    assert_eq!(results.so_far(), vec![Ok(()); 200]);
+    assert!(std::fs::read(&image).expect("a file") == vec![1; 200 * 4096]);
+    drop(open(&image, &OPEN));
+}
+
+/// Runs a program of `package`, and gives back what it printed.
+fn run(package: &str, program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output =
+        output.unwrap_or_else(|error| panic!("{program}: {error}: install package {package}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?} needs root: {errors}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A loop device, which is taken down when this goes.
+struct Loop(String);
+
+impl Loop {
+    fn of(image: &Path) -> Loop {
+        let image = image.to_str().expect("a path of letters");
+        Loop(run("util-linux", "losetup", &["--find", "--show", image]))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _status = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+/// A mount, which is undone when this goes.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _status = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn an_image_behind_a_loop_device_is_refused() {
+    let (folder, image) = file_of(&[5; 1 << 20]);
+    let other = folder.path().join("link");
+    std::fs::hard_link(&image, &other).expect("a link");
+    let device = Loop::of(&image);
+    for path in [&image, &other] {
+        let message = why_not(path, &READ);
+        assert!(message.contains(&format!("loop device {}", device.0)), "{message}");
+        assert!(message.contains("losetup --detach"), "{message}");
+    }
+    drop(open(&image, &FileOptions { lock: false, ..READ }));
+    drop(device);
+    drop(open(&image, &OPEN));
+}
+
+#[test]
+fn a_mounted_image_and_its_loop_device_are_refused() {
+    let (folder, image) = file_of(&[0; 1 << 20]);
+    let path = image.to_str().expect("a path of letters");
+    let _made = run("e2fsprogs", "mke2fs", &["-q", "-F", path]);
+    let device = Loop::of(&image);
+    let point = folder.path().join("a mount");
+    std::fs::create_dir(&point).expect("a folder");
+    let _output = run("mount", "mount", &[&device.0, point.to_str().expect("letters")]);
+    let mounted = Mounted(point.clone());
+    let words = format!("mounted at {}: umount", point.display());
+    assert!(why_not(&image, &OPEN).contains(&words), "{}", why_not(&image, &OPEN));
+    let words = format!("a mount at {}", point.display());
+    assert!(why_not(&device.0, &OPEN).contains(&words), "{}", why_not(&device.0, &OPEN));
+    drop(mounted);
+}
+
+#[test]
+fn a_block_device_is_opened_alone_and_has_its_queues_limits() {
+    let (_folder, image) = file_of(&[5; 1 << 20]);
+    let arena = arena(8);
+    let behind = Loop::of(&image);
+    let device = open(Path::new(&behind.0), &OPEN);
+    let limits = device.limits();
+    assert_eq!(limits.capacity, Some(1 << 20));
+    let queue = Path::new("/sys/block").join(&behind.0["/dev/".len()..]).join("queue");
+    let told = |name| std::fs::read_to_string(queue.join(name)).expect("the kernel's word");
+    assert_eq!(told("max_segments").trim(), limits.segments_max.to_string());
+    let message = why_not(&behind.0, &OPEN);
+    assert!(message.contains("in use by the kernel or another program"), "{message}");
+
+    write(&device, &arena, 8, 7, 8192);
+    assert!(read(&device, &arena, 0, 12288) == [vec![5; 4096], vec![7; 8192]].concat());
+    let end = submit_and_wait(&device, write_of(&arena, 2048, 1, 512));
+    assert_eq!(end, Err(Errno::NOSPC));
+    assert_eq!(submit_and_wait(&device, Bio::write_zeroes(Sector(0), 4096)), Ok(()));
+    assert_eq!(submit_and_wait(&device, Bio::discard(Sector(8), 4096)), Ok(()));
+    assert_eq!(submit_and_wait(&device, Bio::flush()), Ok(()));
+    let expected = [vec![0; 8192], vec![7; 4096], vec![5; 4096]].concat();
+    assert!(read(&device, &arena, 0, 16384) == expected);
+    assert_eq!(device.set_len(0), Err(Errno::OPNOTSUPP));
+    assert_eq!(device.len(), Ok(1 << 20));
+}
+
+#[test]
+fn a_block_device_of_no_bytes_is_refused() {
+    let (_folder, image) = file_of(&[]);
+    let empty = Loop::of(&image);
+    let message = why_not(&empty.0, &OPEN);
+    assert!(message.contains("its size is zero"), "{message}");
+}
