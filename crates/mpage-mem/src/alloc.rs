@@ -5,8 +5,8 @@
 //! it. In order of preference the page gets
 //!
 //! 1. the slot in the run of that frame;
-//! 2. the slot in a wholly free run, the first one at or after the run behind that frame or, without
-//!    one, behind the run opened last; so that runs of a sequential reader follow each other;
+//! 2. the slot in a wholly free run: the first one behind the run of that frame or, when none was
+//!    named, behind the run opened last; so that the runs of a sequential reader follow each other;
 //! 3. any free frame, of the runs that are in pieces.
 
 use crate::bitmap::Bitmap;

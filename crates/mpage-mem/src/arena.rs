@@ -63,8 +63,8 @@ pub enum Purpose {
 ///
 /// 1. The mapping has `PAGE_SIZE` bytes for each element of `pins`, and nobody but `copy` and the
 ///    kernel touches them.
-/// 2. A frame is in `free` only while its count of pins is zero; whoever counted it down to zero puts
-///    it there, whoever takes it out counts it up to one.
+/// 2. A frame is in `free` only while its count of pins is zero: whoever counted it down to zero
+///    puts it there, whoever takes it out counts it up to one.
 /// 3. `free_count` is the count of `free` when the lock was last given up.
 #[derive(Debug)]
 pub struct Arena {

@@ -2,26 +2,33 @@
 //!
 //! Two threads that touch the same bytes at once, one of them writing, have a data race unless all
 //! of them use atomics: undefined behaviour, whatever the bytes are used for. So no `&[u8]` into
-//! frame memory is ever made, and `ptr::copy` never sees it. What is left, as measured on a Zen 5
-//! with random frames of an arena of 64 MiB and of 1 GiB against `memcpy`:
+//! frame memory is ever made, and `ptr::copy` never sees it. What is left was measured on a Zen 5,
+//! with random frames of arenas of 64 MiB and of 1 GiB, against `memcpy`:
 //!
 //! | | |
 //! |---|---|
-//! | relaxed atomic words | two to three times slower: the compiler makes no vectors of them |
-//! | vectors of 16 bytes in assembly | equal up to 128 bytes, then up to twice slower |
-//! | vectors of 32 bytes in assembly | equal or faster up to 2 KiB, then slower for writes |
-//! | vectors of 64 bytes in assembly | as those of 32 bytes |
-//! | `rep movsb` | 10 ns or more to start, equal from 2 KiB on |
+//! | relaxed atomic words | twice as slow or worse: the compiler makes no vectors of them |
+//! | vectors of 16 bytes | equal for a cache line; long copies take up to twice as long |
+//! | vectors of 32 bytes | equal; writes of whole frames take half as long again |
+//! | vectors of 64 bytes | as those of 32 bytes |
+//! | `rep movsb` | slow to start; equal for whole frames |
 //!
-//! Hence `x86_64`: vectors of 16 bytes, inlined, up to 128 bytes; of 32 bytes, where there are any,
-//! up to 2 KiB; then `rep movsb`. The figures come from
+//! So `x86_64` copies up to 128 bytes by vectors of 16 bytes, without a call; less than 2 KiB by
+//! vectors of 32 bytes, where the processor has them; more by `rep movsb`, where it is fast and
+//! keeps words whole. The figures are printed by
 //!
 //! ```text
 //! cargo run --release -p mpage-mem --example copies
 //! ```
 //!
-//! Other processors, and builds for a checker that does not see into assembly, use `words`. Under `mpage_shuttle` a copy also gives other threads a turn in its middle, so that the
-//! schedules it tries have torn copies in them.
+//! Other processors, and builds for a checker that does not see into assembly, use `words`. Under
+//! `mpage_shuttle` a copy also gives other threads a turn in its middle, so that there are torn
+//! copies among the schedules.
+//!
+//! Invariants:
+//! 1. A copy is made of accesses that may race with any other copy.
+//! 2. An aligned word of frame memory is copied whole when the place and the length are multiples
+//!    of a word.
 
 #[cfg(any(test, word_copies))]
 mod words;

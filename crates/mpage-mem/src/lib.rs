@@ -4,14 +4,14 @@
 //! it, known by its number, a [`FrameId`], and kept by pins.
 //!
 //! ```text
-//!                  alloc                 pin                     address
-//!   free frames ──────────> one pin ──────────> more pins ──────────> kernel, device
-//!        ^                     │   <──────────      │
-//!        │    the last unpin   │       unpin        │  read, write, zero, copy:
-//!        └─────────────────────┘                    └─ by anybody, at any time
+//!                  alloc                pin                   address
+//!   free frames ----------> one pin ----------> more pins ----------> the kernel, for I/O
+//!        ^                   |   <-----------      |
+//!        |  the last unpin   |       unpin         |  read, write, zero, copy:
+//!        +-------------------+                     +- by anybody, at any time
 //!
-//!   frame   0   1   2   3 │ 4   5   6   7 │ 8 ...       numbers follow addresses
-//!   slot    0   1   2   3 │ 0   1   2   3 │ 0 ...       a run is RUN frames: 16 KiB
+//!   frame   0   1   2   3 | 4   5   6   7 | 8 ...     numbers follow addresses
+//!   slot    0   1   2   3 | 0   1   2   3 | 0 ...     a run is RUN frames: 16 KiB
 //! ```
 //!
 //! Every function is safe to call with every frame of the arena, pinned or not: the memory stays

@@ -71,3 +71,21 @@ fn alloc_racing_with_unpin_hands_out_a_frame_once() {
         assert_eq!(arena.free_frames(), 0);
     });
 }
+
+#[test]
+fn a_frame_is_handed_out_only_after_its_last_unpin_took_effect() {
+    loom::model(|| {
+        let arena = arena(1);
+        let frame = alloc(&arena).expect("one free frame");
+        let other = {
+            let arena = Arc::clone(&arena);
+            thread::spawn("unpin", move || arena.unpin(frame)).expect("a thread")
+        };
+        let mine = alloc(&arena);
+        assert!(other.join().expect("no panic"), "the only pin");
+        match mine {
+            Some(mine) => assert_eq!((arena.pins(mine), arena.free_frames()), (1, 0)),
+            None => assert_eq!((arena.pins(frame), arena.free_frames()), (0, 1)),
+        }
+    });
+}

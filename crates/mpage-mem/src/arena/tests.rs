@@ -240,6 +240,37 @@ fn racing_copies_keep_aligned_words_whole() {
 }
 
 #[test]
+fn a_long_copy_to_a_skewed_buffer_keeps_aligned_words_whole() {
+    const ROUNDS: usize = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
+    const WORDS: [u64; 2] = [0x1111_1111_1111_1111, 0x2222_2222_2222_2222];
+    #[repr(align(64))]
+    struct Buffer([u8; PAGE_SIZE + 8]);
+    let arena = arena(1, 0);
+    let frame = FrameId::new(0);
+    let done = std::sync::OnceLock::new();
+    arena.write(frame, 0, &[0x11; PAGE_SIZE]);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            while done.get().is_none() {
+                arena.write(frame, 0, &[0x22; PAGE_SIZE]);
+                arena.write(frame, 0, &[0x11; PAGE_SIZE]);
+            }
+        });
+        let mut buffer = Buffer([0; PAGE_SIZE + 8]);
+        let mut torn = None;
+        for round in 0..ROUNDS {
+            let bytes = &mut buffer.0[[3, 4][round % 2]..][..PAGE_SIZE];
+            arena.read(frame, 0, bytes);
+            let words = bytes.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word));
+            torn = torn.or(words.into_iter().find(|word| !WORDS.contains(word)));
+        }
+        done.set(()).expect("set once");
+        join([writer]);
+        assert_eq!(torn, None);
+    });
+}
+
+#[test]
 fn racing_threads_never_hold_the_same_frame() {
     const ROUNDS: u64 = if cfg!(debug_assertions) { 5_000 } else { 50_000 };
     let arena = arena(6, 1);

@@ -3,6 +3,10 @@
 //! The compiler sees into none of these blocks. In its terms each is a sequence of relaxed atomic
 //! loads and stores of single bytes, in no particular order, of which the processor makes fewer,
 //! wider ones. Ranges that are no multiple of the width are covered by accesses that overlap.
+//!
+//! Fences around a block hold: the compiler moves no access across it, and the processor keeps its
+//! stores, those of `rep movsb` too, in order with the stores of other instructions (Intel's manual,
+//! volume 3, "Memory-Ordering Model for String Operations on Write-Back Memory").
 
 use std::arch::asm;
 
@@ -199,8 +203,8 @@ unsafe fn copy_64_to_128(from: *const u8, to: *mut u8, len: usize) {
 ///
 /// As [`copy`].
 unsafe fn copy_long(from: *const u8, to: *mut u8, len: usize) {
-    // The processor's loop moves pieces as they lie at one end. Words stay whole when they lie alike
-    // at both.
+    // The processor's loop cuts pieces as they lie at one end, which cuts words in two that lie
+    // otherwise at the other.
     let alike = (from.addr() ^ to.addr()).is_multiple_of(size_of::<u64>());
     if len >= REP_MIN && alike && is_x86_feature_detected!("ermsb") {
         // SAFETY: the caller's promise.
