@@ -5,8 +5,8 @@
 //! wider ones. Ranges that are no multiple of the width are covered by accesses that overlap.
 //!
 //! Fences around a block hold: the compiler moves no access across it, and the processor keeps its
-//! stores, those of `rep movsb` too, in order with the stores of other instructions (Intel's manual,
-//! volume 3, "Memory-Ordering Model for String Operations on Write-Back Memory").
+//! stores, those of `rep movsb` too, in order with the stores of other instructions (Intel's
+//! manual, volume 3, "Memory-Ordering Model for String Operations on Write-Back Memory").
 
 use std::arch::asm;
 
