@@ -1,10 +1,5 @@
 //! The arena: where all frames live.
 
-#![cfg_attr(
-    not(any(mpage_loom, mpage_shuttle)),
-    expect(clippy::disallowed_types, reason = "the shim's atomics are the standard ones by name")
-)]
-
 use std::io;
 
 use mpage_locks::Mutex;
