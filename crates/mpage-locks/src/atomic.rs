@@ -5,12 +5,7 @@ pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Orde
 #[cfg(mpage_shuttle)]
 pub use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
-#[expect(clippy::disallowed_types, reason = "the one place that names them")]
-mod real {
-    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-}
-#[cfg(not(any(mpage_loom, mpage_shuttle)))]
-pub use real::*;
+pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// Tells the processor, or the schedule checker, that the caller spins.
 #[inline]

@@ -39,8 +39,8 @@ mod real {
             guard
         }
 
-        /// As [`wait`](Self::wait), for at most `limit`; false when the time ran out. `lock` is the lock of
-        /// `guard`.
+        /// As [`wait`](Self::wait), for at most `limit`; false when the time ran out. `lock` is the
+        /// lock of `guard`.
         pub fn wait_for<'a, T>(
             &self,
             _lock: &'a Mutex<T>,
@@ -111,8 +111,8 @@ mod checked {
             }
         }
 
-        /// No time passes under a schedule checker: others may run, and then the time has run out. `lock` is
-        /// the lock of `guard`.
+        /// No time passes under a schedule checker: others may run, and then the time has run out.
+        /// `lock` is the lock of `guard`.
         pub fn wait_for<'a, T>(
             &self,
             lock: &'a Mutex<T>,
@@ -136,7 +136,7 @@ mod checked {
     }
 }
 
-#[cfg(not(any(mpage_loom, mpage_shuttle)))]
-pub use real::{Condvar, Mutex, MutexGuard};
 #[cfg(any(mpage_loom, mpage_shuttle))]
 pub use checked::{Condvar, Mutex, MutexGuard};
+#[cfg(not(any(mpage_loom, mpage_shuttle)))]
+pub use real::{Condvar, Mutex, MutexGuard};

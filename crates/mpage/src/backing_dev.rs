@@ -1,14 +1,14 @@
 //! A device as the cache sees it: what is in flight, what is not durable yet, and its flushes.
 //!
-//! Every write that ends well gets the next number. A good flush that began when `n` writes had ended makes
-//! those numbered up to `n` durable. So "is this durable?" is one comparison, a flush is elided when nothing
-//! was written since the last, and syncs that wait together share one.
+//! Every write that ends well gets the next number. A good flush that began when `n` writes had
+//! ended makes those numbered up to `n` durable. So "is this durable?" is one comparison, a flush
+//! is elided when nothing was written since the last, and syncs that wait together share one.
 //!
 //! Linux: `struct backing_dev_info`, mm/backing-dev.c; block/blk-flush.c.
 
 use std::sync::Arc;
 
-use mpage_block::{Bio, BlockDevice, Errno, Limits, Sector, submit_and_wait};
+use mpage_block::{Bio, BlockDevice, Errno, Limits, submit_and_wait};
 use mpage_locks::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use mpage_locks::{Condvar, Mutex};
 
@@ -138,8 +138,8 @@ impl BackingDev {
         self.work.notify();
     }
 
-    /// Numbers a write that ended well. On a device without a volatile cache, or for a write past it
-    /// (`durable`), the number is 0: durable already.
+    /// Numbers a write that ended well. On a device without a volatile cache, or for a write past
+    /// it (`durable`), the number is 0: durable already.
     pub(crate) fn number_write(&self, durable: bool) -> u64 {
         if durable || !self.limits.volatile_cache {
             return 0;
@@ -157,8 +157,8 @@ impl BackingDev {
         self.flushed.load(Ordering::SeqCst)
     }
 
-    /// Returns once writes up to number `upto` are durable, flushing the device if they are not. Waits for
-    /// a flush that is under way, and shares the next one with everybody who waits too.
+    /// Returns once writes up to number `upto` are durable, flushing the device if they are not.
+    /// Waits for a flush that is under way, and shares the next one with everybody who waits too.
     pub(crate) fn flush_upto(&self, upto: u64, stats: &Stats) -> Flushed {
         let mut state = self.flush.lock();
         loop {
@@ -211,17 +211,4 @@ impl std::fmt::Debug for BackingDev {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BackingDev").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-/// Makes `bytes` of a device from `sector` on read as zeros; waits for it.
-///
-/// # Errors
-///
-/// The device's.
-pub(crate) fn write_zeroes(
-    device: &dyn BlockDevice,
-    sector: Sector,
-    bytes: u64,
-) -> Result<(), Errno> {
-    submit_and_wait(device, Bio::write_zeroes(sector, bytes))
 }

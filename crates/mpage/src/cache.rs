@@ -28,10 +28,11 @@ pub struct Options {
     /// Bytes the cache may use in all: pages, their books, copies and what is in flight. At least
     /// [`Options::MEMORY_MIN`]. Default: 256 MiB.
     pub memory: usize,
-    /// Background writing begins above this share of the memory, in percent. Default: 10, like Linux's
-    /// `vm.dirty_background_ratio`.
+    /// Background writing begins above this share of the memory, in percent. Default: 10, like
+    /// Linux's `vm.dirty_background_ratio`.
     pub dirty_background_percent: usize,
-    /// Writers wait above this share of the memory, in percent. Default: 20, like Linux's `vm.dirty_ratio`.
+    /// Writers wait above this share of the memory, in percent. Default: 20, like Linux's
+    /// `vm.dirty_ratio`.
     pub dirty_percent: usize,
     /// Touch all memory at the start, so that nothing has to be found later. Default: false.
     pub prefault: bool,
@@ -53,8 +54,8 @@ impl Default for Options {
     }
 }
 
-/// Bytes a page costs: its frame and what is known of it, its place in the tree, its frame's pin count,
-/// and its entries in a bio.
+/// Bytes a page costs: its frame and what is known of it, its place in the tree, its frame's pin
+/// count, and its entries in a bio.
 const PAGE_COST: usize = PAGE_SIZE + size_of::<Page>() + NODE_BYTES + 2 * size_of::<u32>() + 64;
 
 /// Nodes beyond one a page: two paths of a tree of full height.
@@ -67,8 +68,8 @@ pub struct OpenOptions {
     pub write: bool,
     /// Make it if it does not exist. Default: true.
     pub create: bool,
-    /// Direct I/O below the cache. Without it the kernel caches the file a second time, and its write errors
-    /// may be told to somebody else. Default: true.
+    /// Direct I/O below the cache. Without it the kernel caches the file a second time, and its
+    /// write errors may be told to somebody else. Default: true.
     pub direct: bool,
 }
 
@@ -78,8 +79,8 @@ impl Default for OpenOptions {
     }
 }
 
-/// A page cache with a fixed amount of memory, over any number of devices and files. Several may live in one
-/// process; nothing is global.
+/// A page cache with a fixed amount of memory, over any number of devices and files. Several may
+/// live in one process; nothing is global.
 ///
 /// Dropping it writes what is dirty, as far as the devices let it. Whoever needs to know calls
 /// [`sync`](Self::sync) before. Files still open must be dropped first.
@@ -94,8 +95,8 @@ impl PageCache {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for too little memory, more than 16 TiB, or percentages above 100; the operating system's
-    /// when it has not that much.
+    /// `InvalidInput` for too little memory, more than 16 TiB, or percentages above 100; the
+    /// operating system's when it has not that much.
     pub fn new(options: &Options) -> Result<PageCache> {
         check(options)?;
         let frames = (options.memory - SPARE_NODES as usize * NODE_BYTES) / PAGE_COST;
@@ -104,7 +105,8 @@ impl PageCache {
         let arena = Arena::new(&arena_options).map_err(|error| {
             Error::new(ErrorKind::NoMemory, "new cache").because(error.to_string())
         })?;
-        let pages = |percent: usize| (frames - reserve) / 100 * percent + (frames - reserve) % 100 * percent / 100;
+        let usable = frames - reserve;
+        let pages = |percent: usize| usable / 100 * percent + usable % 100 * percent / 100;
         let limits = DirtyLimits {
             background_pages: pages(options.dirty_background_percent),
             pages: pages(options.dirty_percent).max(1),
@@ -112,11 +114,7 @@ impl PageCache {
         let nodes = u32::try_from(frames).ok().and_then(|n| n.checked_add(SPARE_NODES));
         let nodes = NodePool::new(nodes.expect("the arena numbers frames by 32 bits"));
         let core = Core::new(PagePool::new(Arc::new(arena)), nodes, limits);
-        Ok(PageCache {
-            core: Arc::new(core),
-            flushers: Mutex::default(),
-            files: Mutex::default(),
-        })
+        Ok(PageCache { core: Arc::new(core), flushers: Mutex::default(), files: Mutex::default() })
     }
 
     /// Adds a device, and starts its flusher.
@@ -137,7 +135,8 @@ impl PageCache {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when the device's sector is larger than the file's block, or the file too large.
+    /// `InvalidInput` when the device's sector is larger than the file's block, or the file too
+    /// large.
     pub fn add_mapping(
         &self,
         dev: &Arc<BackingDev>,
@@ -162,12 +161,12 @@ impl PageCache {
     ///
     /// # Errors
     ///
-    /// What keeps the file from being opened: missing, in use by somebody else, mounted, without direct
-    /// I/O. The message names the path and the remedy.
+    /// What keeps the file from being opened: missing, in use by somebody else, mounted, without
+    /// direct I/O. The message names the path and the remedy.
     pub fn open(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<CachedFile> {
         let path = path.as_ref();
         let mut files = self.files.lock();
-        let known = identity_of(path).and_then(|key| files.get(&key)).and_then(Weak::upgrade);
+        let known = identity_of(path).and_then(|key| files.get(&key)?.upgrade());
         if let Some(space) = known {
             return Ok(CachedFile::new(space, options.write));
         }
@@ -199,8 +198,8 @@ impl PageCache {
         Ok(CachedFile::new(space, options.write))
     }
 
-    /// Makes everything dirty at the call durable, on all devices: starts all, then waits, then flushes each
-    /// device. Uses up no open's errors.
+    /// Makes everything dirty at the call durable, on all devices: starts all, then waits, then
+    /// flushes each device. Uses up no open's errors.
     ///
     /// # Errors
     ///
@@ -226,7 +225,8 @@ impl PageCache {
 }
 
 fn check(options: &Options) -> Result<()> {
-    let wrong = |detail: String| Err(Error::new(ErrorKind::InvalidInput, "new cache").because(detail));
+    let wrong =
+        |detail: String| Err(Error::new(ErrorKind::InvalidInput, "new cache").because(detail));
     if options.memory < Options::MEMORY_MIN {
         return wrong(format!(
             "{} bytes of memory are too few: give at least {}",
@@ -245,8 +245,9 @@ fn check(options: &Options) -> Result<()> {
 
 fn identity_of(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    // A path that cannot be looked at is reported by opening it.
+    let metadata = std::fs::metadata(path);
+    metadata.map_or(None, |metadata| Some((metadata.dev(), metadata.ino())))
 }
 
 fn open_error(error: mpage_block::OpenError) -> Error {

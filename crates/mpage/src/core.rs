@@ -98,8 +98,8 @@ impl Mappings {
         let _before = self.dirty.lock().insert((when_ns, mapping.id()), mapping);
     }
 
-    /// A mapping that became dirty at `when_ns` is clean. The caller drops what it gets after it let go
-    /// of the mapping's lock.
+    /// A mapping that became dirty at `when_ns` is clean. The caller drops what it gets after it
+    /// let go of the mapping's lock.
     pub(crate) fn remove_dirty(&self, when_ns: u64, id: u64) -> Option<Arc<AddressSpace>> {
         self.dirty.lock().remove(&(when_ns, id))
     }

@@ -55,9 +55,11 @@ pub struct Error {
     pub kind: ErrorKind,
     /// The operation that met it.
     pub op: &'static str,
-    /// The byte ranges of the file it is about, in ascending order; empty when it is not about some.
+    /// The byte ranges of the file it is about, in ascending order; empty when it is not about
+    /// some.
     pub at: Vec<Range<u64>>,
-    /// True when the data of those ranges is still in the cache, dirty, and the next sync tries it again.
+    /// True when the data of those ranges is still in the cache, dirty, and the next sync tries it
+    /// again.
     pub retained: bool,
     /// What to do about it, or more of what happened; may be empty.
     pub detail: String,

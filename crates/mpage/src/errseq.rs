@@ -1,15 +1,16 @@
 //! A write error is reported once to every open.
 //!
-//! One word per mapping holds the last error, a counter, and whether anybody has seen it. An open remembers
-//! the word as it was when it last looked; a word that differs is an error it has not been told.
+//! One word per mapping holds the last error, a counter, and whether anybody has seen it. An open
+//! remembers the word as it was when it last looked; a word that differs is an error it has not
+//! been told.
 //!
 //! Invariants:
-//! 1. The counter moves whenever an error is recorded after the last one was seen, so a cursor that has
-//!    looked always finds the word changed.
+//! 1. The counter moves whenever an error is recorded after the last one was seen, so a cursor that
+//!    has looked always finds the word changed.
 //! 2. Recording and looking are single exchanges: neither can lose the other's.
 //!
-//! Linux: `errseq_t`, lib/errseq.c. Differs: 64 bits, so the counter cannot wrap in practice, and the error
-//! number has 16 bits.
+//! Linux: `errseq_t`, lib/errseq.c. Differs: 64 bits, so the counter cannot wrap in practice, and
+//! the error number has 16 bits.
 
 use mpage_block::Errno;
 use mpage_locks::atomic::{AtomicU64, Ordering};
@@ -20,56 +21,57 @@ const COUNT_ONE: u64 = 1 << 17;
 
 /// The errors of one mapping or device, for many cursors. Linux: `errseq_t`.
 #[derive(Debug, Default)]
-pub struct ErrSeq {
+pub(crate) struct ErrSeq {
     word: AtomicU64,
 }
 
 /// What one open has been told so far. Shared by duplicates of the open.
 #[derive(Debug)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     last: AtomicU64,
 }
 
 impl ErrSeq {
     /// No error yet.
-    pub fn new() -> ErrSeq {
+    pub(crate) fn new() -> ErrSeq {
         ErrSeq { word: AtomicU64::new(0) }
     }
 
     /// Records an error. Never blocks. Linux: `errseq_set()`.
-    pub fn set(&self, errno: Errno) {
+    pub(crate) fn set(&self, errno: Errno) {
         let code = u64::from(errno.raw_os_error().unsigned_abs()) & ERRNO_MASK;
         assert!(code != 0, "zero is not an error");
-        self.update(|old| {
+        let _before = self.update(|old| {
             let count = old & !(ERRNO_MASK | SEEN);
             Some(code | if old & SEEN != 0 || old == 0 { count + COUNT_ONE } else { count })
         });
     }
 
-    /// The cursor of a new open: it will be told of an error that nobody has been told of yet, and not
-    /// of one that somebody has. Linux: `errseq_sample()`.
-    pub fn sample(&self) -> Cursor {
+    /// The cursor of a new open: it will be told of an error that nobody has been told of yet, and
+    /// not of one that somebody has. Linux: `errseq_sample()`.
+    pub(crate) fn sample(&self) -> Cursor {
         let now = self.word.load(Ordering::SeqCst);
         Cursor { last: AtomicU64::new(if now & SEEN == 0 { 0 } else { now }) }
     }
 
-    /// The error recorded since `cursor` last looked, if any; `cursor` will not be told of it again.
-    /// Linux: `errseq_check_and_advance()`.
-    pub fn check_and_advance(&self, cursor: &Cursor) -> Option<Errno> {
+    /// The error recorded since `cursor` last looked, if any; `cursor` will not be told of it
+    /// again. Linux: `errseq_check_and_advance()`.
+    pub(crate) fn check_and_advance(&self, cursor: &Cursor) -> Option<Errno> {
         loop {
             let last = cursor.last.load(Ordering::SeqCst);
             if self.word.load(Ordering::SeqCst) == last {
                 return None;
             }
             let seen = self.update(|old| (old != 0).then_some(old | SEEN))? | SEEN;
-            if cursor.last.compare_exchange(last, seen, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            if cursor.last.compare_exchange(last, seen, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            {
                 return (last != seen).then(|| errno_of(seen));
             }
         }
     }
 
     /// True when an error has been recorded that no open has been told of.
-    pub fn has_unseen(&self) -> bool {
+    pub(crate) fn has_unseen(&self) -> bool {
         let now = self.word.load(Ordering::SeqCst);
         now != 0 && now & SEEN == 0
     }

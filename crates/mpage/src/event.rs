@@ -1,4 +1,5 @@
-//! Waiting for "something changed" without missing it: take a ticket, look, then wait with the ticket.
+//! Waiting for "something changed" without missing it: take a ticket, look, then wait with the
+//! ticket.
 
 use std::time::Duration;
 

@@ -21,8 +21,8 @@ use crate::units::{
     FILE_SIZE_MAX, PAGE_BYTES, PAGE_SIZE, PageIndex, SectorMask, pages_touched, part_in_page,
 };
 
-/// One open of a cached file, with its own record of which write errors it was told of. A clone is a
-/// duplicate of the open: the two share that record. Linux: `struct file`.
+/// One open of a cached file, with its own record of which write errors it was told of. A clone is
+/// a duplicate of the open: the two share that record. Linux: `struct file`.
 #[derive(Clone)]
 pub struct CachedFile {
     space: Arc<AddressSpace>,
@@ -54,8 +54,9 @@ impl CachedFile {
         self.space.size()
     }
 
-    /// Reads bytes from `offset` on; returns how many: fewer than asked for only at the end of the file.
-    /// Cached bytes cost no lock and no system call; others wait for the device, never for a write.
+    /// Reads bytes from `offset` on; returns how many: fewer than asked for only at the end of the
+    /// file. Cached bytes cost no lock and no system call; others wait for the device, never for a
+    /// write.
     ///
     /// # Errors
     ///
@@ -64,14 +65,14 @@ impl CachedFile {
         filemap::read(&self.space, offset, to)
     }
 
-    /// Writes bytes at `offset` into the cache; the file grows to hold them. Returns how many: fewer than
-    /// given only when an error stopped it midway, which the next call then meets. Waits for memory, for
-    /// blocks covered in part that must be read first, and while too much is dirty.
+    /// Writes bytes at `offset` into the cache; the file grows to hold them. Returns how many:
+    /// fewer than given only when an error stopped it midway, which the next call then meets. Waits
+    /// for memory, for blocks covered in part that must be read first, and while too much is dirty.
     ///
     /// # Errors
     ///
-    /// `TooLarge`; `ReadOnly`; those of reserving room (no space is told here, never by a sync) and of reading.
-    /// Linux: `pwrite(2)`.
+    /// `TooLarge`; `ReadOnly`; those of reserving room (no space is told here, never by a sync) and
+    /// of reading. Linux: `pwrite(2)`.
     pub fn write_at(&self, from: &[u8], offset: u64) -> Result<usize> {
         self.check_writable("write")?;
         filemap::write(&self.space, offset, from)
@@ -94,8 +95,9 @@ impl CachedFile {
     ///
     /// # Errors
     ///
-    /// Every write error this open was not told of, once; and, every time, whatever keeps a byte of the file
-    /// from being durable. The ranges in it stay in the cache, dirty; the next sync tries them again.
+    /// Every write error this open was not told of, once; and, every time, whatever keeps a byte of
+    /// the file from being durable. The ranges in it stay in the cache, dirty; the next sync tries
+    /// them again.
     pub fn fsync(&self) -> Result<()> {
         self.sync_range(0..FILE_SIZE_MAX, SyncKind::All)
     }
@@ -110,8 +112,9 @@ impl CachedFile {
         self.sync_range(0..FILE_SIZE_MAX, SyncKind::Data)
     }
 
-    /// As [`fsync`](Self::fsync), for byte `range` alone: pages outside are not written and not waited for.
-    /// This is also what msync is for stores through [`PinnedPage`]. Linux: `msync(2)` with `MS_SYNC`.
+    /// As [`fsync`](Self::fsync), for byte `range` alone: pages outside are not written and not
+    /// waited for. This is also what msync is for stores through [`PinnedPage`]. Linux: `msync(2)`
+    /// with `MS_SYNC`.
     ///
     /// # Errors
     ///
@@ -120,8 +123,8 @@ impl CachedFile {
         fsync::sync_range(&self.space, &self.open.cursor, &range, kind)
     }
 
-    /// The steps of `sync_file_range(2)`: no metadata, no flush of the device, and with `write` alone no
-    /// promise at all.
+    /// The steps of `sync_file_range(2)`: no metadata, no flush of the device, and with `write`
+    /// alone no promise at all.
     ///
     /// # Errors
     ///
@@ -130,8 +133,8 @@ impl CachedFile {
         fsync::sync_file_range(&self.space, &self.open.cursor, &range, steps)
     }
 
-    /// Begins to write what is dirty in `range` and returns: advice, and no promise. Pages in use are passed
-    /// over. Linux: `filemap_flush()`.
+    /// Begins to write what is dirty in `range` and returns: advice, and no promise. Pages in use
+    /// are passed over. Linux: `filemap_flush()`.
     ///
     /// # Errors
     ///
@@ -140,9 +143,9 @@ impl CachedFile {
         fsync::clean_range(&self.space, &range)
     }
 
-    /// Writes bytes into the cache and at once to the device, and waits for their own write alone; no other page
-    /// is written. With `durable` also past the device's volatile cache. The pages are clean and cached
-    /// afterwards. Linux: `RWF_WRITETHROUGH`, `RWF_DSYNC`.
+    /// Writes bytes into the cache and at once to the device, and waits for their own write alone;
+    /// no other page is written. With `durable` also past the device's volatile cache. The pages
+    /// are clean and cached afterwards. Linux: `RWF_WRITETHROUGH`, `RWF_DSYNC`.
     ///
     /// # Errors
     ///
@@ -153,8 +156,8 @@ impl CachedFile {
         fsync::write_through(&self.space, &range, durable)
     }
 
-    /// Sets the file's size: what is cut off is gone, what is added reads as zeros. Returns when no write of
-    /// what was cut off can reach the device any more. Linux: `ftruncate(2)`.
+    /// Sets the file's size: what is cut off is gone, what is added reads as zeros. Returns when no
+    /// write of what was cut off can reach the device any more. Linux: `ftruncate(2)`.
     ///
     /// # Errors
     ///
@@ -180,8 +183,8 @@ impl CachedFile {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` unless the range lies on whole blocks before the end of the file; `EOPNOTSUPP` where the
-    /// block map cannot; `ReadOnly`; those of writing what follows.
+    /// `InvalidInput` unless the range lies on whole blocks before the end of the file;
+    /// `EOPNOTSUPP` where the block map cannot; `ReadOnly`; those of writing what follows.
     pub fn collapse_range(&self, range: Range<u64>) -> Result<()> {
         self.check_writable("collapse")?;
         truncate::collapse_range(&self.space, &range)
@@ -201,8 +204,8 @@ impl CachedFile {
         truncate::invalidate_strict(&self.space, &range)
     }
 
-    /// Reads past the cache, after writing what is dirty there. Offset and length lie on blocks; returns how
-    /// many bytes, fewer at the end of the file. Linux: `O_DIRECT`.
+    /// Reads past the cache, after writing what is dirty there. Offset and length lie on blocks;
+    /// returns how many bytes, fewer at the end of the file. Linux: `O_DIRECT`.
     ///
     /// # Errors
     ///
@@ -225,13 +228,13 @@ impl CachedFile {
         Ok(usize::try_from(end - offset).expect("inside the buffer"))
     }
 
-    /// Writes past the cache: what is cached of the range is written before and dropped after. Offset and length
-    /// lie on blocks. Durable after the next sync. Linux: `O_DIRECT`.
+    /// Writes past the cache: what is cached of the range is written before and dropped after.
+    /// Offset and length lie on blocks. Durable after the next sync. Linux: `O_DIRECT`.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` off the blocks; `Busy` when a cached page could not be dropped, so that cache and device
-    /// may differ; those of the device and the block map.
+    /// `InvalidInput` off the blocks; `Busy` when a cached page could not be dropped, so that cache
+    /// and device may differ; those of the device and the block map.
     pub fn write_direct_at(&self, from: &[u8], offset: u64) -> Result<()> {
         self.check_writable("write direct")?;
         self.check_aligned(offset, from.len(), "write direct")?;
@@ -255,8 +258,8 @@ impl CachedFile {
         truncate::invalidate_strict(&self.space, &range)
     }
 
-    /// Moves bytes `range` between the device and frames, a few pages at a time; `copy` fills a frame before a
-    /// write, or empties it after a read.
+    /// Moves bytes `range` between the device and frames, a few pages at a time; `copy` fills a
+    /// frame before a write, or empties it after a read.
     fn direct(
         &self,
         range: Range<u64>,
@@ -342,8 +345,8 @@ impl std::fmt::Debug for CachedFile {
 
 /// A page of a file that stays in memory: the application's buffer is the cache's page.
 ///
-/// It is written through [`write`](Self::write) alone, which copies it aside first when a write of it is on
-/// its way to the device. A sync of its range covers what was written before the sync.
+/// It is written through [`write`](Self::write) alone, which copies it aside first when a write of
+/// it is on its way to the device. A sync of its range covers what was written before the sync.
 pub struct PinnedPage {
     file: CachedFile,
     id: PageId,
@@ -356,7 +359,8 @@ impl PinnedPage {
         self.index
     }
 
-    /// Copies bytes of the page out; false, and nothing was copied, when the page was truncated away.
+    /// Copies bytes of the page out; false, and nothing was copied, when the page was truncated
+    /// away.
     ///
     /// # Panics
     ///
@@ -366,12 +370,14 @@ impl PinnedPage {
         to.is_empty() || self.file.space.read_cached(self.index, offset, to)
     }
 
-    /// Copies bytes into the page and makes it dirty. False, and nothing happened, when the page was truncated
-    /// away. Waits for a free frame when a write of the page is in flight and none is free.
+    /// Copies bytes into the page and makes it dirty. False, and nothing happened, when the page
+    /// was truncated away. Waits for a free frame when a write of the page is in flight and none is
+    /// free.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when the range is not inside the page and the file; `ReadOnly`; those of reserving room.
+    /// `InvalidInput` when the range is not inside the page and the file; `ReadOnly`; those of
+    /// reserving room.
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<bool> {
         self.file.check_writable("write")?;
         let space = &self.file.space;

@@ -11,9 +11,7 @@ use crate::page::{COPYING, FILLING, FROZEN, SHARED};
 use crate::readahead::{read_ahead, read_page};
 use crate::reclaim::{get_page, make_room};
 use crate::throttle::balance_dirty_pages;
-use crate::units::{
-    FILE_SIZE_MAX, FileBlock, PageIndex, SectorMask, pages_touched, part_in_page,
-};
+use crate::units::{FILE_SIZE_MAX, FileBlock, PageIndex, SectorMask, pages_touched, part_in_page};
 
 /// Bytes `offset..offset + len`, if a file can have them.
 pub(crate) fn checked_range(offset: u64, len: u64, op: &'static str) -> Result<Range<u64>> {
@@ -24,8 +22,8 @@ pub(crate) fn checked_range(offset: u64, len: u64, op: &'static str) -> Result<R
     }
 }
 
-/// Reads bytes from `offset` on into `to`; returns how many: fewer only at the end of the file. Cached
-/// bytes are copied without a lock or a system call; others wait for the device.
+/// Reads bytes from `offset` on into `to`; returns how many: fewer only at the end of the file.
+/// Cached bytes are copied without a lock or a system call; others wait for the device.
 ///
 /// # Errors
 ///
@@ -81,13 +79,14 @@ fn bytes(n: u64) -> usize {
     usize::try_from(n).expect("no longer than the caller's buffer")
 }
 
-/// Writes `from` into the cache at `offset`; the file grows to hold it. Waits for memory, for blocks that have to
-/// be read because they are covered in part, and while too much is dirty; never for a write in flight.
+/// Writes `from` into the cache at `offset`; the file grows to hold it. Waits for memory, for
+/// blocks that have to be read because they are covered in part, and while too much is dirty; never
+/// for a write in flight.
 ///
 /// # Errors
 ///
-/// `TooLarge` beyond the largest file; those of reserving room or reading. Bytes written before the error stay
-/// written: the count is returned if it is not zero.
+/// `TooLarge` beyond the largest file; those of reserving room or reading. Bytes written before the
+/// error stay written: the count is returned if it is not zero.
 pub(crate) fn write(space: &AddressSpace, offset: u64, from: &[u8]) -> Result<usize> {
     let range = checked_range(offset, from.len() as u64, "write")?;
     let mut at = range.start;
@@ -97,7 +96,7 @@ pub(crate) fn write(space: &AddressSpace, offset: u64, from: &[u8]) -> Result<us
         let done = bytes(at - range.start);
         let piece = &from[done..done + part.len()];
         if !store_fast(space, index, part.start, piece) {
-            if let Err(error) = store(space, index, part.start, Content::Bytes(piece)) {
+            if let Err(error) = store(space, index, part.start, piece) {
                 return if done > 0 { Ok(done) } else { Err(error) };
             }
             balance_dirty_pages(space);
@@ -107,8 +106,8 @@ pub(crate) fn write(space: &AddressSpace, offset: u64, from: &[u8]) -> Result<us
     Ok(from.len())
 }
 
-/// Stores into blocks of a cached page that are dirty already: nothing to reserve, nothing to mark. False
-/// when it is not that simple.
+/// Stores into blocks of a cached page that are dirty already: nothing to reserve, nothing to mark.
+/// False when it is not that simple.
 #[inline]
 fn store_fast(space: &AddressSpace, index: PageIndex, offset: usize, from: &[u8]) -> bool {
     let Some(store) = space.enter(index) else { return false };
@@ -122,43 +121,13 @@ fn store_fast(space: &AddressSpace, index: PageIndex, offset: usize, from: &[u8]
     store.finish(sectors, end) == Dirtied::Done
 }
 
-/// What a store puts into a page.
-#[derive(Clone, Copy)]
-pub(crate) enum Content<'a> {
-    /// These bytes.
-    Bytes(&'a [u8]),
-    /// As many zeros.
-    Zeros(usize),
-}
-
-impl Content<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Content::Bytes(bytes) => bytes.len(),
-            Content::Zeros(len) => *len,
-        }
-    }
-
-    fn put(&self, store: &Store<'_>, offset: usize) {
-        match self {
-            Content::Bytes(bytes) => store.write(offset, bytes),
-            Content::Zeros(len) => store.zero(offset, *len),
-        }
-    }
-}
-
-/// Stores into a page, whatever it takes: brings it in, reads blocks covered in part, reserves room, copies
-/// a frame that is on its way to the device, grows the file.
+/// Stores into a page, whatever it takes: brings it in, reads blocks covered in part, reserves
+/// room, copies a frame that is on its way to the device, grows the file.
 ///
 /// # Errors
 ///
 /// Those of reserving and reading; nothing of this page was written then.
-pub(crate) fn store(
-    space: &AddressSpace,
-    index: PageIndex,
-    offset: usize,
-    content: Content<'_>,
-) -> Result<()> {
+fn store(space: &AddressSpace, index: PageIndex, offset: usize, content: &[u8]) -> Result<()> {
     let may_wait = MayWait::no_bio_held();
     let part = offset..offset + content.len();
     let sectors = space.block_size().sectors_touched(part.clone());
@@ -174,7 +143,9 @@ pub(crate) fn store(
             Tried::Done => return Ok(()),
             Tried::Again => {}
             Tried::NoFrame => make_room(space.core(), &may_wait),
-            Tried::Filling => pin.wait_until(&may_wait, |word| !word.has(FILLING) || word.has(FROZEN)),
+            Tried::Filling => {
+                pin.wait_until(&may_wait, |word| !word.has(FILLING) || word.has(FROZEN))
+            }
             Tried::Removing => {
                 drop(pin);
                 space.wait_for_removal(index);
@@ -196,7 +167,7 @@ fn try_store(
     space: &AddressSpace,
     pin: &PagePin<'_>,
     offset: usize,
-    content: Content<'_>,
+    content: &[u8],
     sectors: SectorMask,
     end: u64,
 ) -> Tried {
@@ -210,13 +181,14 @@ fn try_store(
         return Tried::Filling;
     }
     if space.is_removing(pin.index()) {
-        // What is stored now could outlive the removal, or be dropped by it after we said it was written.
+        // What is stored now could outlive the removal, or be dropped by it after we said that
+        // it was written.
         return Tried::Removing;
     }
     if store.make_writable().is_err() {
         return Tried::NoFrame;
     }
-    content.put(&store, offset);
+    store.write(offset, content);
     match store.finish(sectors, end) {
         Dirtied::Done => Tried::Done,
         Dirtied::Detached => Tried::Again,

@@ -1,8 +1,8 @@
 //! Flushing a device's volatile cache, and what a failed flush means.
 //!
-//! After a failed flush nothing written since the last good one counts as written: the device may have dropped
-//! any of it, and a second flush that succeeds says nothing about the first one's data. So those pages become
-//! dirty again, in every mapping on the device, before anybody is told.
+//! After a failed flush nothing written since the last good one counts as written: the device may
+//! have dropped any of it, and a second flush that succeeds says nothing about the first one's
+//! data. So those pages become dirty again, in every mapping on the device, before anybody is told.
 
 use mpage_block::Errno;
 
@@ -10,7 +10,8 @@ use crate::address_space::AddressSpace;
 use crate::backing_dev::{BackingDev, Flushed};
 use crate::core::Core;
 
-/// Makes writes up to number `upto` of `dev` durable. Elided when they are; shared with other callers.
+/// Makes writes up to number `upto` of `dev` durable. Elided when they are; shared with other
+/// callers.
 ///
 /// # Errors
 ///

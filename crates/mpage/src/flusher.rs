@@ -1,8 +1,9 @@
 //! The thread that writes dirty pages of one device while nobody asks for it.
 //!
-//! It sleeps until told: by a writer when enough is dirty, by reclaim when it found nothing to drop. It writes the
-//! files dirty for longest first, in slices, so that one huge file does not keep the others waiting. When what
-//! is left is in use it waits for a write to end; after an error it lets some time pass, more each time.
+//! It sleeps until told: by a writer when enough is dirty, by reclaim when it found nothing to
+//! drop. It writes the files dirty for longest first, in slices, so that one huge file does not
+//! keep the others waiting. When what is left is in use it waits for a write to end; after an error
+//! it lets some time pass, more each time.
 //!
 //! Linux: `wb_workfn()`, fs/fs-writeback.c.
 
@@ -119,7 +120,8 @@ impl Worker {
         }
     }
 
-    /// One slice of each dirty file of the device. `pressed`: write even below the background limit.
+    /// One slice of each dirty file of the device. `pressed`: write even below the background
+    /// limit.
     fn clean(&mut self, pressed: bool) -> Round {
         let (mut written, mut skipped, mut failed) = (0, 0, false);
         for mapping in self.core.mappings.dirty() {
@@ -172,7 +174,8 @@ impl Worker {
         let (first, longest) = BACKOFF_MS;
         let limit = Duration::from_millis((first << self.errors.min(6)).min(longest));
         self.errors += 1;
-        let until = mpage_locks::clock::now_ns() + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let until =
+            mpage_locks::clock::now_ns() + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
         loop {
             let ticket = self.dev.work.ticket();
             let now = mpage_locks::clock::now_ns();

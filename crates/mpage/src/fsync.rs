@@ -1,8 +1,9 @@
 //! Durability: fsync, fdatasync, sync_file_range, msync, sync.
 //!
-//! A sync takes a snapshot of what is dirty at the call, walks it, waits for every write of its range that is in
-//! flight, lets the block map write its metadata, and flushes the device. Only then it looks at the error sequence.
-//! Whatever failed on the way, all that was started is waited for.
+//! A sync takes a snapshot of what is dirty at the call, walks it, waits for every write of its
+//! range that is in flight, lets the block map write its metadata, and flushes the device. Only
+//! then it looks at the error sequence. Whatever failed on the way, all that was started is waited
+//! for.
 //!
 //! Linux: fs/sync.c; `file_write_and_wait_range()`, mm/filemap.c.
 
@@ -21,26 +22,26 @@ use crate::readahead::get_block_of;
 use crate::units::FILE_SIZE_MAX;
 use crate::writeback::WritebackControl;
 
-/// The steps of `sync_file_range(2)`; each may be left out. All three make an integrity sync of the range's
-/// data, without metadata and without a flush of the device.
+/// The steps of `sync_file_range(2)`; each may be left out. All three make an integrity sync of the
+/// range's data, without metadata and without a flush of the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RangeSteps {
     /// Wait for writes of the range that are in flight. `SYNC_FILE_RANGE_WAIT_BEFORE`
     pub wait_before: bool,
-    /// Begin to write what is dirty; pages in flight are passed over unless both waits are asked for too.
-    /// `SYNC_FILE_RANGE_WRITE`
+    /// Begin to write what is dirty; pages in flight are passed over unless both waits are asked
+    /// for too. `SYNC_FILE_RANGE_WRITE`
     pub write: bool,
     /// Wait for writes of the range that are in flight then. `SYNC_FILE_RANGE_WAIT_AFTER`
     pub wait_after: bool,
 }
 
-/// Makes byte `range` durable: its data, the metadata `kind` asks for, and the device's cache. Returns when
-/// every byte dirty at the call has had new I/O that completed, and is flushed.
+/// Makes byte `range` durable: its data, the metadata `kind` asks for, and the device's cache.
+/// Returns when every byte dirty at the call has had new I/O that completed, and is flushed.
 ///
 /// # Errors
 ///
-/// Errors `cursor` was not told of, and whatever keeps a byte of the range from being durable now: with the
-/// byte ranges that failed, which stay dirty and are tried by the next sync.
+/// Errors `cursor` was not told of, and whatever keeps a byte of the range from being durable now:
+/// with the byte ranges that failed, which stay dirty and are tried by the next sync.
 pub(crate) fn sync_range(
     space: &AddressSpace,
     cursor: &Cursor,
@@ -59,8 +60,8 @@ pub(crate) fn sync_range(
     report(space, cursor, range, "sync", walked.and(metadata), flushed)
 }
 
-/// Writes what is dirty in byte `range` at the call and waits for it, and for what was in flight before.
-/// Linux: `filemap_write_and_wait_range()`.
+/// Writes what is dirty in byte `range` at the call and waits for it, and for what was in flight
+/// before. Linux: `filemap_write_and_wait_range()`.
 pub(crate) fn write_and_wait(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     let walked = start_integrity(space, range);
     space.wait_for_writes(range);
@@ -131,8 +132,8 @@ pub(crate) fn sync_file_range(
     walked
 }
 
-/// Begins to write what is dirty in byte `range`, passing over pages in use: advice, and no promise.
-/// Linux: `filemap_flush()`.
+/// Begins to write what is dirty in byte `range`, passing over pages in use: advice, and no
+/// promise. Linux: `filemap_flush()`.
 pub(crate) fn clean_range(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     let get_block = space.ops().get_block.clone();
     let mut wbc = WritebackControl::cleaning(i64::MAX);
@@ -144,8 +145,8 @@ pub(crate) fn clean_range(space: &AddressSpace, range: &Range<u64>) -> Result<()
     mpage_writepages(space, &mut wbc, get_block.as_deref())
 }
 
-/// Writes byte `range`, which the caller has just stored, to the device and waits for that. With `durable`
-/// also past the device's volatile cache. Walks nobody else's pages.
+/// Writes byte `range`, which the caller has just stored, to the device and waits for that. With
+/// `durable` also past the device's volatile cache. Walks nobody else's pages.
 ///
 /// # Errors
 ///

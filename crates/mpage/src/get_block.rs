@@ -1,12 +1,12 @@
 //! Where the blocks of a file are: the one thing the cache asks of a file system.
 //!
-//! [`GetBlock`] answers for the longest run it can give. It is asked to read, to
-//! reserve room when a block is first dirtied (so that "no space" comes from write), and to choose blocks when
-//! they are written back. It is told when the I/O ended, and only then does it change what is on the device about
-//! the file: a crash then shows neither stale blocks nor a size without data.
+//! [`GetBlock`] answers for the longest run it can give. It is asked to read, to reserve room when
+//! a block is first dirtied (so that "no space" comes from write), and to choose blocks when they
+//! are written back. It is told when the I/O ended, and only then does it change what is on the
+//! device about the file: a crash then shows neither stale blocks nor a size without data.
 //!
-//! Linux: `get_block_t`, include/linux/fs.h; `iomap_begin`, fs/iomap. Differs: extents instead of one block,
-//! a purpose instead of a `create` flag.
+//! Linux: `get_block_t`, include/linux/fs.h; `iomap_begin`, fs/iomap. Differs: extents instead of
+//! one block, a purpose instead of a `create` flag.
 
 use std::ops::Range;
 
@@ -31,8 +31,8 @@ pub struct MapRequest {
     pub count: u64,
     /// What for.
     pub purpose: Purpose,
-    /// False: answer at once or with [`ErrorKind::WouldBlock`](crate::ErrorKind::WouldBlock); the caller then
-    /// submits what it holds and asks again.
+    /// False: answer at once or with [`ErrorKind::WouldBlock`](crate::ErrorKind::WouldBlock); the
+    /// caller then submits what it holds and asks again.
     pub may_wait: bool,
 }
 
@@ -107,32 +107,33 @@ pub enum SyncKind {
 
 /// The block map of one file.
 ///
-/// Called from many threads. No lock of the cache is held but the page lock of the page being mapped, so an
-/// implementation may use other files of the cache, and must not write to or truncate this one.
+/// Called from many threads. No lock of the cache is held but the page lock of the page being
+/// mapped, so an implementation may use other files of the cache, and must not write to or truncate
+/// this one.
 pub trait GetBlock: Send + Sync {
     /// The run of blocks that holds `request.first`.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when the answer needs waiting and `may_wait` is false; anything else fails the read, or
-    /// leaves the blocks dirty and is reported by sync.
+    /// `WouldBlock` when the answer needs waiting and `may_wait` is false; anything else fails the
+    /// read, or leaves the blocks dirty and is reported by sync.
     fn get_block(&self, request: &MapRequest) -> Result<Extent>;
 
-    /// Sets room aside for `blocks`, which are about to become dirty, so that [`Purpose::Write`] for them
-    /// cannot run out of space. Asking again for a block that is mapped or reserved changes nothing.
-    /// May wait. The default has room for all.
+    /// Sets room aside for `blocks`, which are about to become dirty, so that [`Purpose::Write`]
+    /// for them cannot run out of space. Asking again for a block that is mapped or reserved
+    /// changes nothing. May wait. The default has room for all.
     fn reserve(&self, _blocks: Range<FileBlock>) -> Result<()> {
         Ok(())
     }
 
-    /// The blocks are removed from the file, by truncate or punch: frees what is mapped and gives up what
-    /// is reserved. Called when no page and no write of them is left. May wait.
+    /// The blocks are removed from the file, by truncate or punch: frees what is mapped and gives
+    /// up what is reserved. Called when no page and no write of them is left. May wait.
     fn remove(&self, _blocks: Range<FileBlock>) -> Result<()> {
         Ok(())
     }
 
-    /// Takes `blocks` out of the file: what follows moves to their front. Called when nothing from the first
-    /// of them on is cached or in flight. May wait. The default cannot.
+    /// Takes `blocks` out of the file: what follows moves to their front. Called when nothing from
+    /// the first of them on is cached or in flight. May wait. The default cannot.
     fn collapse(&self, _blocks: Range<FileBlock>) -> Result<()> {
         Err(Error::new(ErrorKind::Device(mpage_block::Errno::OPNOTSUPP), "collapse"))
     }
@@ -141,21 +142,21 @@ pub trait GetBlock: Send + Sync {
     /// anybody who waits for that write is woken. Must not wait for I/O.
     fn written(&self, _blocks: Range<FileBlock>) {}
 
-    /// Writes the metadata a sync needs, after the data reached the device and before the device is flushed.
-    /// The last argument is the file's size in bytes. May wait.
+    /// Writes the metadata a sync needs, after the data reached the device and before the device is
+    /// flushed. The last argument is the file's size in bytes. May wait.
     fn sync(&self, _kind: SyncKind, _size_bytes: u64) -> Result<()> {
         Ok(())
     }
 
-    /// Changes whenever an answer given before may no longer hold. Answers are kept between pages of one
-    /// walk only while it stays the same.
+    /// Changes whenever an answer given before may no longer hold. Answers are kept between pages
+    /// of one walk only while it stays the same.
     fn cookie(&self) -> u64 {
         0
     }
 }
 
-/// Fits a function that maps one block at a time, like Linux's `get_block_t`: asks it for neighbours
-/// and joins those that follow each other on the device.
+/// Fits a function that maps one block at a time, like Linux's `get_block_t`: asks it for
+/// neighbours and joins those that follow each other on the device.
 pub struct OneBlock<F>(pub F);
 
 impl<F> GetBlock for OneBlock<F>

@@ -1,7 +1,8 @@
 //! The block map of a file that is its own device: file block n is device block n.
 //!
-//! A disk image, a block device, or a regular file over itself. A regular file's last block is written whole;
-//! its exact size is set before a sync returns. A crash in between leaves zeros beyond the end.
+//! A disk image, a block device, or a regular file over itself. A regular file's last block is
+//! written whole; its exact size is set before a sync returns. A crash in between leaves zeros
+//! beyond the end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,9 +10,9 @@ use std::sync::Arc;
 use mpage_block::{BlockDevice, Errno};
 use mpage_locks::atomic::{AtomicU64, Ordering};
 
-use crate::backing_dev::write_zeroes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::{Extent, GetBlock, MapRequest, SyncKind};
+use crate::mpage::write_zeroes;
 use crate::units::{BlockSize, DeviceBlock, FileBlock, Sector};
 
 /// File block n is device block n.

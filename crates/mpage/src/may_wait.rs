@@ -1,8 +1,8 @@
 //! The proof that whoever waits holds no unsubmitted bio.
 //!
-//! A walker that waited for a page, a frame or a metadata read while it held a bio could wait for itself: the
-//! page, the frame, the read may need that very bio to complete. So whatever can wait takes a [`MayWait`], and the
-//! only way to get one from a walker is to submit what it holds.
+//! A walker that waited for a page, a frame or a metadata read while it held a bio could wait for
+//! itself: the page, the frame, the read may need that very bio to complete. So whatever can wait
+//! takes a [`MayWait`], and the only way to get one from a walker is to submit what it holds.
 
 use std::marker::PhantomData;
 
@@ -16,7 +16,8 @@ impl MayWait<'_> {
         MayWait(PhantomData)
     }
 
-    /// For a walker that has just submitted what it held, and cannot build while `hand` is borrowed.
+    /// For a walker that has just submitted what it held, and cannot build while `hand` is
+    /// borrowed.
     pub(crate) fn of_empty_hand<T>(_hand: &mut T) -> MayWait<'_> {
         MayWait(PhantomData)
     }

@@ -1,29 +1,35 @@
 //! A page of the cache: who it is, what state it is in, and who may do what to it.
 //!
-//! A page is identity and state; its memory is a frame of the arena. Pages are type-stable: a `Page` is never
-//! freed, only recycled, so a thread that holds a stale number looks at some page, and finds out which.
+//! A page is identity and state; its memory is a frame of the arena. Pages are type-stable: a
+//! `Page` is never freed, only recycled, so a thread that holds a stale number looks at some page,
+//! and finds out which.
 //!
-//! All state that decides anything is in one 64-bit *entry word*, changed by single exchanges. Its fields and the
-//! seven protocols over it are in `docs/locking.md`; the numbers below are cited there and here.
+//! All state that decides anything is in one 64-bit *entry word*, changed by single exchanges. Its
+//! fields and the seven protocols over it are in `docs/locking.md`; the numbers below are cited
+//! there and here.
 //!
 //! ```text
-//!             insert                store                start_writeback
-//!   free ───────────────> clean ───────────────> dirty ───────────────────> writeback
-//!    ^                    ^   ^                   ^  ^  store (copies the       │
-//!    │   freeze / detach  │   │                   │  └─ frame first) ───────────┤
-//!    └────────────────────┘   └── end_writeback ──┼─────────────────────────────┤
-//!                                                 └── end_writeback, failed ────┘
+//!            insert              store               start_writeback
+//!   free ------------> clean ------------> dirty ------------------------> writeback
+//!    ^                 ^   ^                ^  ^  store (copies the frame)   |
+//!    |  freeze, detach |   |                |  +-----------------------------+
+//!    +-----------------+   |                |  end_writeback, failed         |
+//!                          |                +--------------------------------+
+//!                          |           end_writeback                         |
+//!                          +-------------------------------------------------+
 //! ```
 //!
 //! Invariants:
 //! 1. While SHARED is set nobody copies bytes into the page's frame.
 //! 2. SHARED and FILLING are set only by an exchange that found `stores` zero.
 //! 3. Dirty bits lie within uptodate bits.
-//! 4. A frame leaves a page only after `version` moved, or after `mapping` was cleared and `version` moved.
-//! 5. A page with stores, pins, WRITEBACK or FILLING is not freed; DETACHED makes the last of them free it.
+//! 4. A frame leaves a page only after `version` moved, or after `mapping` was cleared and
+//!    `version` moved.
+//! 5. A page with stores, pins, WRITEBACK or FILLING is not freed; DETACHED makes the last of them
+//!    free it.
 //!
-//! Linux: `struct folio`, include/linux/page-flags.h. Differs: dirtying takes no page lock, and a write in
-//! flight does not hold writers back.
+//! Linux: `struct folio`, include/linux/page-flags.h. Differs: dirtying takes no page lock, and a
+//! write in flight does not hold writers back.
 
 use mpage_locks::atomic::{AtomicU32, AtomicU64, Ordering};
 use mpage_mem::FrameId;
@@ -32,7 +38,7 @@ use crate::units::{PageIndex, SectorMask};
 
 /// The number of a page in its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PageId(pub(crate) u32);
+pub(crate) struct PageId(pub(crate) u32);
 
 /// The mapping number of a page that belongs to none.
 pub(crate) const NO_MAPPING: u64 = 0;
@@ -232,7 +238,8 @@ impl Page {
         let _before = self.update(|word| Some((word.0 & counts) + PIN));
     }
 
-    /// Takes the page from its mapping; returns its frame, which the caller gives back (invariant 4).
+    /// Takes the page from its mapping; returns its frame, which the caller gives back (invariant
+    /// 4).
     pub(crate) fn take_frame(&self) -> FrameId {
         self.mapping.store(NO_MAPPING, Ordering::Release);
         let frame = self.frame();
@@ -270,8 +277,8 @@ impl Page {
         self.leave(|word| word.0 - STORE)
     }
 
-    /// Ends a store into `sectors` of a page that was already dirty there; `None`, and nothing changed,
-    /// when it no longer is, or is detached: the first dirtying is the mapping's to do.
+    /// Ends a store into `sectors` of a page that was already dirty there; `None`, and nothing
+    /// changed, when it no longer is, or is detached: the first dirtying is the mapping's to do.
     #[inline]
     pub(crate) fn drop_store_into_dirty(&self, sectors: SectorMask) -> Option<Left> {
         let mut old = self.word.load(Ordering::SeqCst);
@@ -292,13 +299,14 @@ impl Page {
         self.leave(|word| word.0 - PIN)
     }
 
-    /// Marks `sectors` dirty and up to date; the caller holds the mapping lock and is entered. Returns the
-    /// word before.
+    /// Marks `sectors` dirty and up to date; the caller holds the mapping lock and is entered.
+    /// Returns the word before.
     pub(crate) fn set_dirty(&self, sectors: SectorMask, flags: u64) -> Word {
         Word(self.word.fetch_or(dirty_bits(sectors) | flags, Ordering::SeqCst))
     }
 
-    /// Clears dirty bits that will never be written: blocks beyond the end, holes. Mapping lock held.
+    /// Clears dirty bits that will never be written: blocks beyond the end, holes. Mapping lock
+    /// held.
     pub(crate) fn clear_dirty(&self, sectors: SectorMask) -> Word {
         Word(self.word.fetch_and(!(u64::from(sectors.0) << DIRTY_SHIFT), Ordering::SeqCst))
     }
@@ -315,8 +323,8 @@ impl Page {
         let _before: u64 = self.word.fetch_and(!bits, Ordering::SeqCst);
     }
 
-    /// Takes `sectors` from dirty and sets WRITEBACK, in one exchange (protocol 4). Mapping lock held.
-    /// `sample`: start even though a store is in progress, without the page's own frame.
+    /// Takes `sectors` from dirty and sets WRITEBACK, in one exchange (protocol 4). Mapping lock
+    /// held. `sample`: start even though a store is in progress, without the page's own frame.
     pub(crate) fn start_writeback(&self, sectors: SectorMask, sample: bool) -> Start {
         let mut old = self.word.load(Ordering::SeqCst);
         loop {
@@ -343,8 +351,8 @@ impl Page {
         }
     }
 
-    /// Ends the write of the page: `failed` sectors are dirty again. Mapping lock held. Returns the word
-    /// before and whether the caller must free the page.
+    /// Ends the write of the page: `failed` sectors are dirty again. Mapping lock held. Returns the
+    /// word before and whether the caller must free the page.
     pub(crate) fn end_writeback(&self, failed: SectorMask) -> (Word, Left) {
         let again = if failed.is_empty() { 0 } else { dirty_bits(failed) | FAILED };
         let mut old = self.word.load(Ordering::SeqCst);
@@ -367,7 +375,8 @@ impl Page {
         self.update(|word| (!word.has(flag | unless)).then_some(word.0 | flag)).is_some()
     }
 
-    /// Begins exclusive filling (protocol 5): true when no store, copy, fill or detach is in the way.
+    /// Begins exclusive filling (protocol 5): true when no store, copy, fill or detach is in the
+    /// way.
     pub(crate) fn try_fill(&self) -> bool {
         self.try_set(FILLING, STORES | COPYING | FROZEN)
     }
@@ -387,13 +396,14 @@ impl Page {
         let _before: u64 = self.word.fetch_and(!flags, Ordering::SeqCst);
     }
 
-    /// Freezes a clean, idle, unpinned page for eviction, in one exchange (protocol 6). Mapping lock held.
+    /// Freezes a clean, idle, unpinned page for eviction, in one exchange (protocol 6). Mapping
+    /// lock held.
     pub(crate) fn try_freeze(&self) -> bool {
         self.update(|word| word.can_be_evicted().then_some(word.0 | FROZEN)).is_some()
     }
 
-    /// Detaches a page that is clean, idle, and pinned by the caller alone, who holds its lock. False when it is
-    /// not. Mapping lock held. The caller's pin is the last one out.
+    /// Detaches a page that is clean, idle, and pinned by the caller alone, who holds its lock.
+    /// False when it is not. Mapping lock held. The caller's pin is the last one out.
     pub(crate) fn try_detach_clean(&self) -> bool {
         let change = |word: Word| {
             let others = (KEEPS_PAGE & !PINS) | COPYING | FROZEN;
@@ -403,8 +413,9 @@ impl Page {
         self.update(change).is_some()
     }
 
-    /// Detaches the page: nobody may enter, what it holds is nobody's, and it is freed by the last one
-    /// out, which the caller is when `Left` says so. Mapping lock held. Returns the word before.
+    /// Detaches the page: nobody may enter, what it holds is nobody's, and it is freed by the last
+    /// one out, which the caller is when `Left` says so. Mapping lock held. Returns the word
+    /// before.
     pub(crate) fn detach(&self) -> (Word, Left) {
         let mut old = self.word.load(Ordering::SeqCst);
         loop {
@@ -421,8 +432,9 @@ impl Page {
         }
     }
 
-    /// Notes that `sectors` were written by a write that ended as number `at` of the device, and are not
-    /// durable before a flush that covers it. `flushed` is the last number a good flush covered.
+    /// Notes that `sectors` were written by a write that ended as number `at` of the device, and
+    /// are not durable before a flush that covers it. `flushed` is the last number a good flush
+    /// covered.
     pub(crate) fn note_written(&self, sectors: SectorMask, at: u64, flushed: u64) {
         let before = self.written_at.load(Ordering::Relaxed);
         let kept = if before > flushed { self.written_sectors.load(Ordering::Relaxed) } else { 0 };

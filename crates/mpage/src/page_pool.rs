@@ -1,6 +1,7 @@
 //! All pages of one cache, their frames, and sleeping on a page.
 //!
-//! The pool is as large as the arena: a page that is in use has one frame, so a free frame means a free page.
+//! The pool is as large as the arena: a page that is in use has one frame, so a free frame means a
+//! free page.
 
 use std::sync::Arc;
 
@@ -65,8 +66,9 @@ impl PagePool {
         &self.arena
     }
 
-    /// Takes a free page and a frame for it and gives them to `mapping`, pinned; `None` when no frame is free.
-    /// `neighbour` is a page of the same run of the file: its frame's run is preferred.
+    /// Takes a free page and a frame for it and gives them to `mapping`, pinned; `None` when no
+    /// frame is free. `neighbour` is a page of the same run of the file: its frame's run is
+    /// preferred.
     pub(crate) fn assign(
         &self,
         mapping: u64,
@@ -143,8 +145,8 @@ impl PagePool {
 
     /// Sleeps until `done` holds of the page's word.
     ///
-    /// The sleeper announces itself by WAITERS in the exchange that reads the word it judges, so whoever
-    /// changes the word afterwards sees it and wakes it.
+    /// The sleeper announces itself by WAITERS in the exchange that reads the word it judges, so
+    /// whoever changes the word afterwards sees it and wakes it.
     pub(crate) fn wait_until(&self, id: PageId, done: impl Fn(Word) -> bool) {
         if done(self.page(id).word()) {
             return;

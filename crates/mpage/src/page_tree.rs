@@ -1,8 +1,8 @@
 //! The pages of one mapping by index, with marks: a radix tree of 64 slots a node.
 //!
-//! Lookup takes no lock: nodes are type-stable, links are 32-bit numbers in atomics, and a reader that walked into
-//! a recycled node comes to a page whose mapping and index are not those it looked for. Everything else
-//! happens under the mapping lock, which is why the tree is a value inside it.
+//! Lookup takes no lock: nodes are type-stable, links are 32-bit numbers in atomics, and a reader
+//! that walked into a recycled node comes to a page whose mapping and index are not those it looked
+//! for. Everything else happens under the mapping lock, which is why the tree is a value inside it.
 //!
 //! Invariants:
 //! 1. A mark's bit in a node is set exactly when a page below it has the mark.
@@ -135,7 +135,8 @@ impl NodePool {
 #[derive(Clone)]
 pub(crate) struct TreeReader {
     nodes: Arc<NodePool>,
-    /// Zero when empty; else the levels in the upper half and the root's number plus one in the lower.
+    /// Zero when empty; else the levels in the upper half and the root's number plus one in the
+    /// lower.
     root: Arc<AtomicU64>,
 }
 
@@ -166,7 +167,7 @@ fn join(node: u32, levels: u32) -> u64 {
 
 #[inline]
 fn slot(index: u64, level: u32) -> usize {
-    (index >> (level * BITS)) as usize % SLOTS
+    usize::from(((index >> (level * BITS)) % SLOTS as u64).to_le_bytes()[0])
 }
 
 #[inline]

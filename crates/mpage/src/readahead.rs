@@ -16,8 +16,8 @@ use crate::units::{PageIndex, SectorMask};
 /// Pages read together at most: 1 MiB.
 const BATCH_PAGES: usize = 256;
 
-/// Starts to read the pages of `pages` that are missing and can be had without waiting, in large bios.
-/// Errors are silent: whoever needs the page reads it again, and reports.
+/// Starts to read the pages of `pages` that are missing and can be had without waiting, in large
+/// bios. Errors are silent: whoever needs the page reads it again, and reports.
 pub(crate) fn read_ahead(space: &AddressSpace, pages: Range<u64>) -> Option<Arc<ReadBatch>> {
     let get_block = space.ops().get_block.clone()?;
     let mut fillings = Vec::new();
@@ -30,7 +30,8 @@ pub(crate) fn read_ahead(space: &AddressSpace, pages: Range<u64>) -> Option<Arc<
     (!fillings.is_empty()).then(|| mpage_readahead(space, fillings, &*get_block))
 }
 
-/// Makes `wanted` sectors of a pinned page up to date, reading what is missing of the page. Waits for it.
+/// Makes `wanted` sectors of a pinned page up to date, reading what is missing of the page. Waits
+/// for it.
 ///
 /// # Errors
 ///

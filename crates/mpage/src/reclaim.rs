@@ -1,9 +1,9 @@
 //! Making room: a clock over all pages drops clean, idle ones.
 //!
-//! A page is dropped only if its bytes are durable: written since the last good device flush is not enough,
-//! since a failed flush would have to make it dirty again. When the clock meets nothing it may drop, the flushers
-//! are told what it met, dirty pages or pages that wait for a flush, and the caller waits for a page or frame to
-//! become free. Reclaim never writes.
+//! A page is dropped only if its bytes are durable: written since the last good device flush is not
+//! enough, since a failed flush would have to make it dirty again. When the clock meets nothing it
+//! may drop, the flushers are told what it met, dirty pages or pages that wait for a flush, and the
+//! caller waits for a page or frame to become free. Reclaim never writes.
 //!
 //! Linux: `shrink_folio_list()`, mm/vmscan.c.
 
@@ -19,8 +19,8 @@ use crate::units::PageIndex;
 /// Pages dropped at a time.
 const BATCH: usize = 32;
 
-/// The page at `index`, cached before or fresh, pinned. Waits for memory, and for a removal of the index
-/// unless the caller is `by_remover` itself.
+/// The page at `index`, cached before or fresh, pinned. Waits for memory, and for a removal of the
+/// index unless the caller is `by_remover` itself.
 pub(crate) fn get_page<'a>(
     space: &'a AddressSpace,
     index: PageIndex,

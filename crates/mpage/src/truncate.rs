@@ -1,7 +1,8 @@
 //! Taking parts of a file away: truncate, punch, collapse, invalidate.
 //!
 //! The order, which the tests hold:
-//! 1. The size is lowered, and the range registered: from now on nobody inserts a page there or grows the file.
+//! 1. The size is lowered, and the range registered: from now on nobody inserts a page there or
+//!    grows the file.
 //! 2. Pages wholly inside go, dirty or not, waiting for who maps them.
 //! 3. Writes of them that are in flight are waited for.
 //! 4. Pages at the edges are zeroed in place.
@@ -19,16 +20,14 @@ use crate::page::{FILLING, FROZEN};
 use crate::page_tree::Mark;
 use crate::readahead::{get_block_of, read_page};
 use crate::reclaim::{get_page, make_room};
-use crate::units::{
-    FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page,
-};
+use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
 
 /// Sets the file's size. What is cut off is gone, dirty or not; what is added reads as zeros.
 ///
 /// # Errors
 ///
-/// `TooLarge`; those of reading the last block, which is then zeroed beyond the end, and those of the
-/// block map. The size is set unless it is too large.
+/// `TooLarge`; those of reading the last block, which is then zeroed beyond the end, and those of
+/// the block map. The size is set unless it is too large.
 pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
     if size > FILE_SIZE_MAX {
         return Err(Error::new(ErrorKind::TooLarge, "truncate"));
@@ -41,7 +40,7 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
     }
     let range = size..FILE_SIZE_MAX;
     let pages = pages_touched(&range);
-    // The last block's bytes beyond the end have to be zeros on the device too, so it is read first.
+    // The last block's bytes beyond the end have to be zeros on the device too.
     let tail = size..size.next_multiple_of(PAGE_BYTES);
     space.begin_removal(&pages, Some(size));
     let zeroed = remove(space, &range, &tail, &(0..0));
@@ -107,9 +106,9 @@ fn drop_pages(space: &AddressSpace, mut pages: Range<u64>, may_wait: &MayWait<'_
     }
 }
 
-/// Zeroes bytes `edge`, which lie in one page. Blocks wholly inside lose their place: they are neither read
-/// nor written, and what was dirty in them is dropped. Of blocks partly inside the rest is kept, and they
-/// are written.
+/// Zeroes bytes `edge`, which lie in one page. Blocks wholly inside lose their place: they are
+/// neither read nor written, and what was dirty in them is dropped. Of blocks partly inside the
+/// rest is kept, and they are written.
 fn zero_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) -> Result<()> {
     if edge.start >= edge.end {
         return Ok(());
@@ -134,8 +133,9 @@ fn zero_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) ->
 
 /// Zeroes bytes of a page. False: it changed, begin again.
 ///
-/// Once a freed block's dirty bit is clear, a store into it takes the slow path, which waits for the removal.
-/// So when no store but ours is in the page, and no freed block is dirty, none will be.
+/// Once a freed block's dirty bit is clear, a store into it takes the slow path, which waits for
+/// the removal. So when no store but ours is in the page, and no freed block is dirty, none will
+/// be.
 fn zero_page(
     space: &AddressSpace,
     pin: PagePin<'_>,
@@ -149,9 +149,7 @@ fn zero_page(
     }
     let _still_dirty = space.cancel_dirty(&page, freed);
     let pin = page.unlock();
-    pin.wait_until(may_wait, |word| {
-        word.has(FROZEN) || !(word.has_stores() || word.has(FILLING))
-    });
+    pin.wait_until(may_wait, |word| word.has(FROZEN) || !(word.has_stores() || word.has(FILLING)));
     let Some(store) = Store::enter(&pin) else { return false };
     let word = store.entered();
     let alone = word.has_one_store() && !word.has(FILLING);
@@ -171,16 +169,17 @@ fn zero_page(
     store.finish(kept, 0) != Dirtied::Detached
 }
 
-/// Takes byte `range`, whole blocks of it, out of the file: what follows moves to its front. What follows is
-/// written first, then dropped from the cache, since its place in the file changes.
+/// Takes byte `range`, whole blocks of it, out of the file: what follows moves to its front. What
+/// follows is written first, then dropped from the cache, since its place in the file changes.
 ///
 /// # Errors
 ///
-/// `InvalidInput` unless both ends lie on blocks and before the end of the file, and whatever the block map
-/// says, which may not support it; those of writing. The file is unchanged then.
+/// `InvalidInput` unless both ends lie on blocks and before the end of the file, and whatever the
+/// block map says, which may not support it; those of writing. The file is unchanged then.
 pub(crate) fn collapse_range(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     let size = space.block_size();
-    let on_blocks = range.start.is_multiple_of(size.bytes()) && range.end.is_multiple_of(size.bytes());
+    let on_blocks =
+        range.start.is_multiple_of(size.bytes()) && range.end.is_multiple_of(size.bytes());
     if !on_blocks || range.start >= range.end || range.end >= space.size() {
         return Err(Error::new(ErrorKind::InvalidInput, "collapse")
             .because("the range must lie on whole blocks and end before the end of the file"));

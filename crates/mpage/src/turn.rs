@@ -1,8 +1,9 @@
 //! Whose turn it is to build bios for a mapping.
 //!
-//! One walker builds at a time, so that two of them do not cut each other's runs into pieces. The turn passes
-//! with each bio: to an integrity walk before a cleaning one, among equals to the one with fewest pages left,
-//! so that a small sync overtakes a large one. Nobody waits for I/O while holding it.
+//! One walker builds at a time, so that two of them do not cut each other's runs into pieces. The
+//! turn passes with each bio: to an integrity walk before a cleaning one, among equals to the one
+//! with fewest pages left, so that a small sync overtakes a large one. Nobody waits for I/O while
+//! holding it.
 
 use mpage_locks::{Condvar, Mutex};
 

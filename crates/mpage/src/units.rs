@@ -41,7 +41,8 @@ impl PageIndex {
     }
 }
 
-/// A block of a file: its byte offset divided by the mapping's block size. Linux: `sector_t iblock`.
+/// A block of a file: its byte offset divided by the mapping's block size. Linux: `sector_t
+/// iblock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileBlock(pub u64);
 

@@ -12,8 +12,8 @@ use crate::units::FILE_SIZE_MAX;
 pub struct WritebackControl {
     /// Cleaning or integrity.
     pub sync_mode: SyncMode,
-    /// Pages a cleaning walk may still submit; it stops at zero. An integrity walk counts it down, below
-    /// zero too, and never stops for it.
+    /// Pages a cleaning walk may still submit; it stops at zero. An integrity walk counts it down,
+    /// below zero too, and never stops for it.
     pub nr_to_write: i64,
     /// The bytes of the file the walk is about.
     pub range: Range<u64>,

@@ -12,9 +12,12 @@ const MODULES: &[&[&str]] = &[
     &["address_space", "backing_dev", "core"],
     &["writeback", "throttle"],
     &["mpage"],
+    &["reclaim", "flush", "identity"],
     &["readahead"],
-    &["filemap", "truncate", "reclaim"],
-    &["fsync", "flusher", "file"],
+    &["filemap"],
+    &["fsync", "flusher"],
+    &["truncate"],
+    &["file"],
     &["cache"],
 ];
 

@@ -7,7 +7,8 @@ use crate::may_wait::MayWait;
 use crate::page::{COPYING, FILLING, FROZEN, LOCKED, PageId, SHARED, Word};
 use crate::units::{PageIndex, SectorMask};
 
-/// Keeps a page in its place, or at least its memory its own: a detached page stays until the last pin.
+/// Keeps a page in its place, or at least its memory its own: a detached page stays until the last
+/// pin.
 #[derive(Debug)]
 pub(crate) struct PagePin<'a> {
     space: &'a AddressSpace,
@@ -48,7 +49,11 @@ impl<'a> PagePin<'a> {
 
     /// Takes the page lock if it is free.
     pub(crate) fn try_lock(self) -> Result<PageLock<'a>, PagePin<'a>> {
-        if self.space.page(self.id).try_set(LOCKED, 0) { Ok(PageLock { pin: self }) } else { Err(self) }
+        if self.space.page(self.id).try_set(LOCKED, 0) {
+            Ok(PageLock { pin: self })
+        } else {
+            Err(self)
+        }
     }
 
     /// Waits for the page lock. Linux: `folio_lock()`.
@@ -114,7 +119,8 @@ impl Drop for PageLock<'_> {
     }
 }
 
-/// A store in progress. Ends when dropped, leaving the page as it was found unless it was marked dirty.
+/// A store in progress. Ends when dropped, leaving the page as it was found unless it was marked
+/// dirty.
 #[derive(Debug)]
 pub(crate) struct Store<'a> {
     space: &'a AddressSpace,
@@ -154,14 +160,16 @@ impl<'a> Store<'a> {
         self.index
     }
 
-    /// The page's word on entry. Only SHARED, COPYING and FILLING of it may have been cleared since.
+    /// The page's word on entry. Only SHARED, COPYING and FILLING of it may have been cleared
+    /// since.
     #[inline]
     pub(crate) fn entered(&self) -> Word {
         self.entered
     }
 
-    /// Makes the page's frame one that no write in flight reads (invariant 1 of `page.rs`), by copying it
-    /// if need be. Waits for the length of somebody else's copy, or for a read of the page.
+    /// Makes the page's frame one that no write in flight reads (invariant 1 of `page.rs`), by
+    /// copying it if need be. Waits for the length of somebody else's copy, or for a read of the
+    /// page.
     #[inline]
     pub(crate) fn make_writable(&self) -> Result<(), NoFrame> {
         if self.entered.has(SHARED | COPYING) { self.copy_on_write() } else { Ok(()) }
@@ -209,12 +217,13 @@ impl<'a> Store<'a> {
     /// Ends a store into `sectors` with the page dirty, and the size at least `end`.
     #[inline]
     pub(crate) fn finish(self, sectors: SectorMask, end: u64) -> Dirtied {
-        if end <= self.space.size() {
-            if let Some(left) = self.space.page(self.id).drop_store_into_dirty(sectors) {
-                self.space.core.pool.settle(self.id, left);
-                std::mem::forget(self);
-                return Dirtied::Done;
-            }
+        let page = self.space.page(self.id);
+        if end <= self.space.size()
+            && let Some(left) = page.drop_store_into_dirty(sectors)
+        {
+            self.space.core.pool.settle(self.id, left);
+            std::mem::forget(self);
+            return Dirtied::Done;
         }
         self.space.mark_dirty(&self, sectors, end)
     }

@@ -104,8 +104,8 @@ impl<'a> Hand<'a> {
         }
     }
 
-    /// Makes the hand hold a bio that goes on at `sector`: the one it holds, or a fresh one, for which it
-    /// may wait with an empty hand for the turn and for a place at the device.
+    /// Makes the hand hold a bio that goes on at `sector`: the one it holds, or a fresh one, for
+    /// which it may wait with an empty hand for the turn and for a place at the device.
     pub(super) fn prepare(&mut self, sector: Sector) {
         if self.pending.as_ref().is_some_and(|pending| pending.end == sector) {
             return;
@@ -130,8 +130,8 @@ impl<'a> Hand<'a> {
         &mut self.pending.as_mut().expect("prepared").number
     }
 
-    /// Adds a run of a page under writeback, whose bytes are in `frame`, to the prepared bio; a bio that
-    /// has no room for it is submitted and a fresh one takes it.
+    /// Adds a run of a page under writeback, whose bytes are in `frame`, to the prepared bio; a bio
+    /// that has no room for it is submitted and a fresh one takes it.
     pub(super) fn add(
         &mut self,
         page: (PageId, PageIndex),
@@ -167,8 +167,8 @@ impl Drop for Hand<'_> {
     }
 }
 
-/// Ends a write bio: the error first, then what the block map has to know, then the pages. Whoever waits for
-/// the write is woken last. Linux: `mpage_write_end_io()`.
+/// Ends a write bio: the error first, then what the block map has to know, then the pages. Whoever
+/// waits for the write is woken last. Linux: `mpage_write_end_io()`.
 fn complete(
     space: &AddressSpace,
     pages: Vec<PendingPage>,

@@ -7,7 +7,9 @@ use mpage_block::Errno;
 use crate::address_space::AddressSpace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::{Extent, GetBlock, MapRequest, Place, Purpose};
-use crate::units::{PageIndex, SECTORS_PER_PAGE, Sector, SectorMask};
+use crate::units::{
+    FileBlock, PAGE_BYTES, PAGE_SIZE, PageIndex, SECTORS_PER_PAGE, Sector, SectorMask,
+};
 
 /// Part of a page that is one run on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +58,12 @@ impl PageMap {
     }
 
     fn add(&mut self, run: Run) {
-        if let Some(last) = self.runs[..self.len].last_mut() {
-            if last.end() == run.sector && last.offset + last.len == run.offset {
-                last.len += run.len;
-                return;
-            }
+        if let Some(last) = self.runs[..self.len].last_mut()
+            && last.end() == run.sector
+            && last.offset + last.len == run.offset
+        {
+            last.len += run.len;
+            return;
         }
         self.runs[self.len] = run;
         self.len += 1;
@@ -86,8 +89,8 @@ impl<'a> Mapper<'a> {
         Mapper { space, get_block, purpose, last: None, fresh: None }
     }
 
-    /// Maps the `wanted` sectors of page `index`; `run_pages` says how many neighbouring pages the caller
-    /// wants after it. With an error comes what was mapped before it.
+    /// Maps the `wanted` sectors of page `index`; `run_pages` says how many neighbouring pages the
+    /// caller wants after it. With an error comes what was mapped before it.
     pub(super) fn map(
         &mut self,
         index: PageIndex,
@@ -120,13 +123,13 @@ impl<'a> Mapper<'a> {
             let extent = match self.remembered(block) {
                 Some(extent) => extent,
                 None => {
-                    let more = run_pages() * (crate::units::PAGE_BYTES / size.bytes());
-                    let count = blocks_here + if part.end == crate::units::PAGE_SIZE { more } else { 0 };
+                    let more = run_pages() * (PAGE_BYTES / size.bytes());
+                    let count = blocks_here + if part.end == PAGE_SIZE { more } else { 0 };
                     self.ask(MapRequest { first: block, count, purpose: self.purpose, may_wait })?
                 }
             };
             let blocks = extent.blocks_from(block).min(blocks_here);
-            let end = size.start_of(crate::units::FileBlock(block.0 + blocks)) - index.start();
+            let end = size.start_of(FileBlock(block.0 + blocks)) - index.start();
             let end = usize::try_from(end).expect("inside the page").min(part.end);
             match extent.device_block(block) {
                 Some(device) => {
@@ -141,7 +144,7 @@ impl<'a> Mapper<'a> {
         Ok(())
     }
 
-    fn remembered(&self, block: crate::units::FileBlock) -> Option<Extent> {
+    fn remembered(&self, block: FileBlock) -> Option<Extent> {
         let (cookie, extent) = self.last?;
         let usable = self.purpose == Purpose::Read || extent.place != Place::Hole;
         let valid = usable && extent.contains(block) && cookie == self.get_block.cookie();

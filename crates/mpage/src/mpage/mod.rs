@@ -1,18 +1,22 @@
 //! Pages into bios: the only module that builds a bio for file data.
 //!
-//! `mpage_writepages` is a library function for whoever writes a mapping's dirty pages. It writes only pages
-//! that a caller put into io, in ascending order, and packs neighbours on the device into one bio.
+//! `mpage_writepages` is a library function for whoever writes a mapping's dirty pages. It writes
+//! only pages that a caller put into io, in ascending order, and packs neighbours on the device
+//! into one bio.
 //!
 //! Why it ends and cannot deadlock:
-//! 1. Dirtying takes no lock a walk holds across anything, so a page in the walk's own unsubmitted bio may become
-//!    dirty again. It is then in dirty, not in io; the walk consumes io only. A second caller may splice it into io
-//!    behind the walk's cursor, where the walk does not come again, or ahead of it, where it was not yet.
-//! 2. A walk gives its bio to the device before it waits for anything ([`MayWait`](crate::may_wait::MayWait)), so
-//!    what it waits for never sits in its own hand.
-//! 3. A walk meets an index once in each of its ascending passes, so it writes at most what was in io.
+//! 1. Dirtying takes no lock a walk holds across anything, so a page in the walk's own unsubmitted
+//!    bio may become dirty again. It is then in dirty, not in io; the walk consumes io only. A
+//!    second caller may splice it into io behind the walk's cursor, where the walk does not come
+//!    again, or ahead of it, where it was not yet.
+//! 2. A walk gives its bio to the device before it waits for anything
+//!    ([`MayWait`](crate::may_wait::MayWait)), so what it waits for never sits in its own hand.
+//! 3. A walk meets an index once in each of its ascending passes, so it writes at most what was in
+//!    io.
 //!
-//! A page's whole dirty content goes into one bio when it is one run on the device (the fast path). Else each
-//! run goes into a bio of its place, and the last of them to complete ends the page's writeback, once.
+//! A page's whole dirty content goes into one bio when it is one run on the device (the fast path).
+//! Else each run goes into a bio of its place, and the last of them to complete ends the page's
+//! writeback, once.
 //!
 //! Linux: fs/mpage.c. Differs: extents, sector-granular dirtiness, and no buffer heads.
 
@@ -22,9 +26,12 @@ mod read;
 mod walk;
 mod write_range;
 
+use mpage_block::{Bio, BlockDevice, Errno, submit_and_wait};
+
 use crate::address_space::AddressSpace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::GetBlock;
+use crate::units::Sector;
 use crate::writeback::WritebackControl;
 
 pub(crate) use read::{Filling, ReadBatch, mpage_readahead};
@@ -34,13 +41,14 @@ pub(crate) use write_range::{DirectIo, write_dirty_range};
 ///
 /// Returns when every bio has been submitted; waiting for them is
 /// [`AddressSpace::wait_for_writeback`]. Without `get_block` the mapping's own
-/// [`WritePage`](crate::WritePage) is called for each page. Linux: `mpage_writepages()`, fs/mpage.c.
+/// [`WritePage`](crate::WritePage) is called for each page. Linux: `mpage_writepages()`,
+/// fs/mpage.c.
 ///
 /// # Errors
 ///
-/// The first error met in mapping or submitting. A cleaning walk stops there, and the next cyclic walk begins
-/// after the bad page; an integrity walk tries all pages. Errors of the I/O itself come later, through the
-/// mapping's error sequence.
+/// The first error met in mapping or submitting. A cleaning walk stops there, and the next cyclic
+/// walk begins after the bad page; an integrity walk tries all pages. Errors of the I/O itself come
+/// later, through the mapping's error sequence.
 pub fn mpage_writepages(
     mapping: &AddressSpace,
     wbc: &mut WritebackControl,
@@ -64,4 +72,17 @@ pub fn generic_writepages(mapping: &AddressSpace, wbc: &mut WritebackControl) ->
             .because("the mapping has neither a block map nor a writepage"));
     };
     walk::PageByPage::new(mapping, wbc, &*writepage).run()
+}
+
+/// Makes `bytes` of a device from `sector` on read as zeros; waits for it.
+///
+/// # Errors
+///
+/// The device's.
+pub(crate) fn write_zeroes(
+    device: &dyn BlockDevice,
+    sector: Sector,
+    bytes: u64,
+) -> std::result::Result<(), Errno> {
+    submit_and_wait(device, Bio::write_zeroes(sector, bytes))
 }

@@ -25,8 +25,8 @@ pub(crate) struct Filling {
 }
 
 impl Filling {
-    /// Begins to fill a pinned page (protocol 5), waiting for stores, copies and other fills to end. `None`
-    /// when nothing is missing in `wanted` any more, or the page left its mapping.
+    /// Begins to fill a pinned page (protocol 5), waiting for stores, copies and other fills to
+    /// end. `None` when nothing is missing in `wanted` any more, or the page left its mapping.
     pub(crate) fn begin(
         space: &AddressSpace,
         pin: &PagePin<'_>,
@@ -148,8 +148,9 @@ fn sector_of(byte: usize) -> std::ops::Range<usize> {
     byte / 512 * 512..(byte / 512 + 1) * 512
 }
 
-/// Reads pages, ascending, in large bios; returns when all are submitted. Holes, unwritten blocks and what is
-/// beyond the end of the file become zeros without I/O. Linux: `mpage_readahead()`, fs/mpage.c.
+/// Reads pages, ascending, in large bios; returns when all are submitted. Holes, unwritten blocks
+/// and what is beyond the end of the file become zeros without I/O. Linux: `mpage_readahead()`,
+/// fs/mpage.c.
 pub(crate) fn mpage_readahead(
     space: &AddressSpace,
     fillings: Vec<Filling>,

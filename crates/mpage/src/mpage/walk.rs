@@ -7,7 +7,7 @@ use mpage_locks::atomic::{Ordering, spin_loop};
 use mpage_mem::{FrameId, Purpose as FramePurpose};
 
 use super::hand::{Hand, Split};
-use super::map::{Mapper, PageMap, Run};
+use super::map::{Mapper, PageMap};
 use crate::address_space::{AddressSpace, Ended, PageLock, PagePin, Started, SyncMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::{GetBlock, Purpose};
@@ -71,7 +71,7 @@ impl<'a, 'w> Walk<'a, 'w> {
     /// Walks, submits, and returns the first error.
     pub(super) fn run(mut self) -> Result<()> {
         let pages = pages_of(self.space, self.wbc);
-        // Leftovers of a walk that was cut short are the oldest: they go first (ascending, like the rest).
+        // Leftovers of a walk that was cut short are the oldest: they go first.
         let passes: &[Marks] = match (self.source, self.wbc.sync_mode) {
             (Source::Dirty, _) => &[Marks::DIRTY],
             (Source::Io, SyncMode::DataIntegrity) => &[Marks::LEFTOVERS, Marks::IO],
@@ -132,7 +132,8 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
     }
 
-    /// Only a cleaning caller's own mark goes: an integrity caller's snapshot is nobody else's to change.
+    /// Only a cleaning caller's own mark goes: an integrity caller's snapshot is nobody else's to
+    /// change.
     fn pass_over(&mut self, index: PageIndex) {
         if self.wbc.is_cleaning() {
             self.space.pass_over(index);
@@ -219,7 +220,8 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
     }
 
-    /// The slow path: a page of several runs, or one that has to be sampled while a store is in progress.
+    /// The slow path: a page of several runs, or one that has to be sampled while a store is in
+    /// progress.
     fn start_split(&mut self, page: &PageLock<'a>, map: &PageMap) -> Result<bool> {
         let mut number = None;
         let mut started = self.space.start_writeback(page, map.mapped(), false, &mut number);
@@ -270,8 +272,8 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
     }
 
-    /// Zeroes what a page that straddles the end of the file has beyond it, in what the device will see:
-    /// on every write, since whoever pins the page may have scribbled there.
+    /// Zeroes what a page that straddles the end of the file has beyond it, in what the device will
+    /// see: on every write, since whoever pins the page may have scribbled there.
     fn zero_beyond_end(&self, page: &PageLock<'_>, started: &Started, frame: FrameId) {
         let inside = part_in_page(&(0..started.size), page.index()).end;
         if inside < PAGE_SIZE {

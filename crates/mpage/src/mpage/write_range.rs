@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::get_block::{GetBlock, Purpose};
 use crate::may_wait::MayWait;
-use crate::units::{FileBlock, PAGE_SIZE, PageIndex, SectorMask, part_in_page, pages_touched};
+use crate::units::{FileBlock, PAGE_SIZE, PageIndex, SectorMask, pages_touched, part_in_page};
 use crate::writeback::WritebackControl;
 
 /// Writes what is dirty in byte `range`, page by page ascending, without looking at any other page;
@@ -60,8 +60,8 @@ impl<'a> DirectIo<'a> {
         DirectIo { space, mapper, purpose, ended: Arc::default(), pending: None }
     }
 
-    /// Adds bytes `range` of the file, which lie in one page and on whole blocks, with their memory in
-    /// `frame` at their place in the page. A hole that is read becomes zeros.
+    /// Adds bytes `range` of the file, which lie in one page and on whole blocks, with their memory
+    /// in `frame` at their place in the page. A hole that is read becomes zeros.
     pub(crate) fn add(&mut self, range: &Range<u64>, frame: FrameId) -> Result<()> {
         let index = PageIndex::of(range.start);
         let wanted = SectorMask::of_bytes(part_in_page(range, index));
@@ -98,7 +98,9 @@ impl<'a> DirectIo<'a> {
         let arena = self.space.core().pool.arena();
         let mut bio = match self.purpose {
             Purpose::Read => Bio::read(arena, run.sector),
-            Purpose::Write => Bio::write(arena, run.sector, BioFlags { sync: true, ..BioFlags::default() }),
+            Purpose::Write => {
+                Bio::write(arena, run.sector, BioFlags { sync: true, ..BioFlags::default() })
+            }
         };
         let fits = bio.push(frame, run.offset, run.len, limits);
         assert!(fits, "an empty bio has room for {} bytes of {PAGE_SIZE}", run.len);
@@ -126,7 +128,11 @@ impl<'a> DirectIo<'a> {
     /// # Errors
     ///
     /// The first error of the device.
-    pub(crate) fn finish(mut self, get_block: &dyn GetBlock, blocks: Range<FileBlock>) -> Result<()> {
+    pub(crate) fn finish(
+        mut self,
+        get_block: &dyn GetBlock,
+        blocks: Range<FileBlock>,
+    ) -> Result<()> {
         self.submit();
         loop {
             let ticket = self.ended.event.ticket();

@@ -3,8 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use proptest::prelude::*;
 
-const ALL: [Mark; 5] =
-    [Mark::Present, Mark::Dirty, Mark::ToWrite, Mark::ToSync, Mark::Writeback];
+const ALL: [Mark; 5] = [Mark::Present, Mark::Dirty, Mark::ToWrite, Mark::ToSync, Mark::Writeback];
 
 fn tree(nodes: u32) -> PageTree {
     PageTree::new(Arc::new(NodePool::new(nodes)))
@@ -50,7 +49,7 @@ fn apply(tree: &mut PageTree, model: &mut Model, page: u32, op: &Op) {
     match *op {
         Op::Insert(i) => {
             if let std::collections::btree_map::Entry::Vacant(slot) = model.entry(i) {
-                tree.insert(PageIndex(i), PageId(page)).unwrap();
+                tree.insert(PageIndex(i), PageId(page)).expect("enough nodes");
                 let _new = slot.insert((page, [true, false, false, false, false]));
             }
         }

@@ -1,0 +1,62 @@
+//! What can be asked about a mapping.
+
+use super::*;
+
+impl AddressSpace {
+    /// How many pages are in each of the four sets now. Walks the whole tree.
+    pub fn set_counts(&self) -> SetCounts {
+        let state = self.lock();
+        let all = 0..u64::MAX;
+        let (dirty, writeback) = (Marks::from(Mark::Dirty), Marks::from(Mark::Writeback));
+        let io = state.tree.count(all.clone(), Marks::IO, None);
+        let only_dirty = state.tree.count(all.clone(), dirty, Some(Marks::IO));
+        let locked = state.tree.count(all.clone(), writeback, Some(Marks::IO | dirty));
+        let busy = Some(Marks::IO | dirty | writeback);
+        let clean = state.tree.count(all.clone(), Mark::Present.into(), busy);
+        assert_eq!(state.tree.count(all.clone(), dirty, None), state.dirty, "invariant 4");
+        assert_eq!(state.tree.count(all, writeback, None), state.writeback, "invariant 4");
+        SetCounts { clean, dirty: only_dirty, io, locked }
+    }
+
+    /// The dirty pages of byte `range`, ascending.
+    pub fn dirty_pages(&self, range: &Range<u64>) -> Vec<PageIndex> {
+        self.marked(range, Mark::Dirty)
+    }
+
+    /// The pages of byte `range` under writeback, ascending.
+    pub fn writeback_pages(&self, range: &Range<u64>) -> Vec<PageIndex> {
+        self.marked(range, Mark::Writeback)
+    }
+
+    fn marked(&self, range: &Range<u64>, mark: Mark) -> Vec<PageIndex> {
+        let state = self.lock();
+        let mut pages = pages_touched(range);
+        let next = || {
+            let (index, _) = state.tree.next(pages.clone(), mark)?;
+            pages.start = index.0 + 1;
+            Some(index)
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    /// When the page at `index`, clean before, was first dirtied, in clock nanoseconds; `None`
+    /// while it is clean or not cached.
+    pub fn page_dirtied_when_ns(&self, index: PageIndex) -> Option<u64> {
+        let state = self.lock();
+        let dirty = state.tree.has_mark(index, Mark::Dirty);
+        let id = state.tree.get(index).filter(|_| dirty)?;
+        Some(self.page(id).dirty_since_ns())
+    }
+
+    /// When the file, clean before, was first dirtied, in clock nanoseconds; `None` while it is
+    /// clean.
+    pub fn dirtied_when_ns(&self) -> Option<u64> {
+        let state = self.lock();
+        (state.dirty > 0).then_some(state.dirtied_when_ns)
+    }
+
+    /// Pages that are dirty now.
+    pub fn dirty_count(&self) -> usize {
+        self.lock().dirty
+    }
+}

@@ -1,0 +1,163 @@
+//! Pages leaving the mapping: removed with their range, evicted, or forgotten.
+
+use super::*;
+
+impl AddressSpace {
+    /// Begins the removal of `pages`: nobody inserts a page there, or lets the size grow there,
+    /// before [`end_removal`](Self::end_removal). Waits for an overlapping removal. Sets the size
+    /// if given.
+    pub(crate) fn begin_removal(&self, pages: &Range<u64>, size: Option<u64>) {
+        loop {
+            let ticket = self.changed.ticket();
+            let mut state = self.lock();
+            if !state.removals.iter().any(|other| overlap(other, pages)) {
+                state.removals.push(pages.clone());
+                if let Some(size) = size {
+                    self.size.store(size, Ordering::SeqCst);
+                }
+                return;
+            }
+            drop(state);
+            self.changed.wait(ticket);
+        }
+    }
+
+    /// Ends a removal.
+    pub(crate) fn end_removal(&self, pages: &Range<u64>) {
+        let mut state = self.lock();
+        let at = state.removals.iter().position(|other| other == pages).expect("it had begun");
+        let _ended = state.removals.swap_remove(at);
+        drop(state);
+        self.changed.notify();
+    }
+
+    /// True while page `index` is in a range that is being removed.
+    pub(crate) fn is_removing(&self, index: PageIndex) -> bool {
+        self.lock().removing(index)
+    }
+
+    /// Waits until page `index` is in no range that is being removed.
+    pub(crate) fn wait_for_removal(&self, index: PageIndex) {
+        loop {
+            let ticket = self.changed.ticket();
+            if !self.lock().removing(index) {
+                return;
+            }
+            self.changed.wait(ticket);
+        }
+    }
+
+    /// Lets the size grow to `size`, if it is smaller and nothing is being removed there.
+    pub(crate) fn try_grow(&self, size: u64) -> bool {
+        let state = self.lock();
+        let fits = size <= self.size() || !state.removing(PageIndex::of(size - 1));
+        if fits && size > self.size() {
+            self.size.store(size, Ordering::SeqCst);
+        }
+        fits
+    }
+
+    /// Sets the size, for whoever removes the range of the old end.
+    pub(crate) fn set_size_while_removing(&self, size: u64) {
+        let state = self.lock();
+        assert!(state.removing(PageIndex::of(size)), "the caller removes the range");
+        self.size.store(size, Ordering::SeqCst);
+    }
+
+    /// Takes a locked page out of the mapping. What was dirty in it is nobody's any more; who is in
+    /// it notices. Linux: `filemap_remove_folio()` after `folio_cancel_dirty()`.
+    pub(crate) fn detach(&self, page: &PageLock<'_>) {
+        let index = page.index();
+        let mut state = self.lock();
+        if self.page(page.id()).word().has(FROZEN) {
+            return;
+        }
+        let in_flight = state.tree.has_mark(index, Mark::Writeback);
+        let freed = self.note_clean(&mut state, index);
+        let (before, left) = self.page(page.id()).detach();
+        state.failed -= usize::from(before.has(FAILED));
+        state.writeback -= usize::from(in_flight);
+        let _before = self.core.writeback_pages.fetch_sub(usize::from(in_flight), Ordering::SeqCst);
+        state.tree.remove(index);
+        drop(state);
+        drop(freed);
+        self.core.pool.settle(page.id(), left);
+    }
+
+    /// Takes a locked page out of the mapping if it is clean and nobody else holds it.
+    pub(crate) fn detach_if_clean(&self, page: &PageLock<'_>) -> bool {
+        let mut state = self.lock();
+        let gone = page.is_detached();
+        if !gone && self.page(page.id()).try_detach_clean() {
+            state.tree.remove(page.index());
+            return true;
+        }
+        gone
+    }
+
+    /// Frees the page at `index` if nobody needs it and its bytes are durable (protocol 6).
+    /// Linux: `__remove_mapping()`, mm/vmscan.c.
+    pub(crate) fn evict(&self, index: PageIndex, id: PageId) -> Evicted {
+        let mut state = self.lock();
+        if state.tree.get(index) != Some(id) {
+            return Evicted::No;
+        }
+        let page = self.page(id);
+        if page.written().0 > self.dev.flushed() {
+            let idle = page.word().dirty().is_empty();
+            return if idle { Evicted::NeedsFlush } else { Evicted::No };
+        }
+        if !page.try_freeze() {
+            return Evicted::No;
+        }
+        state.tree.remove(index);
+        drop(state);
+        self.core.pool.free(id);
+        Evicted::Yes
+    }
+
+    /// Forgets what the device's own mapping has of blocks that were just allocated: their old
+    /// content, be it clean, dirty or on its way, must not reach a reader or the device after the
+    /// new owner's. Linux: `clean_bdev_bh_alias()`.
+    pub(crate) fn forget_alias(&self, extent: &Extent, may_wait: &MayWait<'_>) {
+        let (Some(alias), Some(first)) = (&self.ops.alias, extent.device_block(extent.first))
+        else {
+            return;
+        };
+        let start = self.block_size.sector_of(first).0 * SECTOR_SIZE as u64;
+        let bytes = start..start + extent.count * self.block_size.bytes();
+        alias.forget(&bytes, may_wait);
+    }
+
+    /// Drops what is cached of byte `range`, dirty or not, sector by sector; waits for writes of
+    /// it.
+    pub(crate) fn forget(&self, range: &Range<u64>, may_wait: &MayWait<'_>) {
+        let mut pages = pages_touched(range);
+        while let Some(pin) = self.next_marked(pages.clone(), Mark::Present) {
+            pages.start = pin.index().0 + 1;
+            let part = part_in_page(range, pin.index());
+            let page = pin.lock(may_wait);
+            if page.is_detached() {
+                continue;
+            }
+            let gone = SectorMask::of_bytes(part);
+            let dirty = self.cancel_dirty(&page, gone);
+            if dirty.is_empty() {
+                self.detach(&page);
+            } else {
+                self.page(page.id()).clear_uptodate(gone);
+            }
+        }
+        self.wait_for_writes(range);
+    }
+
+    /// Gives up every page, dirty or not: the cache goes away, and said what it could not write.
+    pub(crate) fn abandon(&self) {
+        let may_wait = MayWait::no_bio_held();
+        let mut from = 0;
+        while let Some(pin) = self.next_marked(from..u64::MAX, Mark::Present) {
+            from = pin.index().0 + 1;
+            self.detach(&pin.lock(&may_wait));
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! From dirty to written: snapshots, the exchange that starts I/O, the table of writes in flight,
+//! and what a write leaves behind when it ends. The invariants are those of the parent module.
+
+use super::*;
+
+impl AddressSpace {
+    /// Moves every dirty page of byte `range` to the io set of `mode`, at one instant; returns how
+    /// many were not in it yet. Linux 2.6.0: `list_splice_init(&mapping->dirty_pages,
+    /// &mapping->io_pages)`.
+    pub fn splice(&self, range: &Range<u64>, mode: SyncMode) -> usize {
+        self.lock().tree.copy_mark(pages_touched(range), Mark::Dirty, mode.mark())
+    }
+
+    /// True when an earlier cleaning walk left pages in io.
+    pub fn has_leftovers(&self) -> bool {
+        self.lock().tree.next(0..u64::MAX, Mark::ToWrite).is_some()
+    }
+
+    /// The first page of `range` with one of `marks`, pinned.
+    pub(crate) fn next_marked(
+        &self,
+        range: Range<u64>,
+        marks: impl Into<Marks>,
+    ) -> Option<PagePin<'_>> {
+        let state = self.lock();
+        let (index, id) = state.tree.next(range, marks)?;
+        let _word = self.page(id).add_pin();
+        Some(PagePin::new(self, id, index))
+    }
+
+    /// How many neighbours from `index` on are in the io sets: at most `most`.
+    pub(crate) fn io_run(&self, index: PageIndex, marks: Marks, most: u64) -> u64 {
+        let state = self.lock();
+        let in_run = |n: &u64| state.tree.has_mark(PageIndex(*n), marks);
+        (index.0..index.0.saturating_add(most)).take_while(in_run).count() as u64
+    }
+
+    /// Takes a page that a cleaning walk passes over out of the cleaning callers' io set.
+    pub(crate) fn pass_over(&self, index: PageIndex) {
+        let _was = self.lock().tree.clear_mark(index, Mark::ToWrite);
+    }
+
+    /// Puts a locked page under writeback: takes `sectors` from dirty, the page from io, and enters
+    /// it in the table of writes in flight under `number`, all at one instant. A fresh number is
+    /// drawn when there is none. Linux: `folio_clear_dirty_for_io()` and
+    /// `__folio_start_writeback()`.
+    pub(crate) fn start_writeback(
+        &self,
+        page: &PageLock<'_>,
+        sectors: SectorMask,
+        sample: bool,
+        number: &mut Option<u64>,
+    ) -> Result<Started, Start> {
+        let mut state = self.lock();
+        let start = self.page(page.id()).start_writeback(sectors, sample);
+        let Start::Started { before, still_dirty, own_frame } = start else { return Err(start) };
+        let mut freed = None;
+        let index = page.index();
+        if still_dirty {
+            let _io = state.tree.clear_mark(index, Mark::ToWrite);
+            let _io = state.tree.clear_mark(index, Mark::ToSync);
+        } else {
+            freed = self.note_clean(&mut state, index);
+            state.failed -= usize::from(before.has(FAILED));
+        }
+        let new = state.tree.set_mark(index, Mark::Writeback);
+        assert!(new, "one write of a page at a time");
+        state.writeback += 1;
+        let _before = self.core.writeback_pages.fetch_add(1, Ordering::SeqCst);
+        state.enter_table(number, index);
+        let frame = self.page(page.id()).frame();
+        self.core.pool.arena().pin(frame);
+        let started = Started { own_frame, frame, size: self.size() };
+        drop(state);
+        drop(freed);
+        Ok(started)
+    }
+
+    /// Gives an entered, SHARED page `fresh` with the same bytes. The caller holds COPYING, which
+    /// ends with SHARED. The frame moves under the mapping lock, so that starting I/O can tell
+    /// which one it got.
+    pub(crate) fn replace_shared_frame(&self, id: PageId, fresh: FrameId) {
+        let (page, pool) = (self.page(id), &self.core.pool);
+        pool.arena().copy(page.frame(), fresh);
+        let state = self.lock();
+        let old = page.replace_frame(fresh);
+        let left = page.clear(COPYING | SHARED);
+        drop(state);
+        pool.settle(id, left);
+        pool.unpin_frame(old);
+    }
+
+    /// Clears the dirty bits of a locked page that lie in blocks wholly beyond the file's end,
+    /// which no write will ever take; returns what is dirty still. A page that is clean then leaves
+    /// dirty and io. Linux: `block_write_full_folio()` and `folio_cancel_dirty()`.
+    pub(crate) fn cancel_dirty_beyond_end(&self, page: &PageLock<'_>) -> SectorMask {
+        let state = self.lock();
+        let end = self.block_size.start_of(self.block_size.block_after(self.size()));
+        let inside = part_in_page(&(0..end), page.index());
+        let beyond = SectorMask::ALL.without(SectorMask::of_bytes(inside));
+        self.cancel_locked(state, page, beyond)
+    }
+
+    /// Clears dirty bits of a locked page; returns what is dirty still.
+    pub(crate) fn cancel_dirty(&self, page: &PageLock<'_>, sectors: SectorMask) -> SectorMask {
+        self.cancel_locked(self.lock(), page, sectors)
+    }
+
+    fn cancel_locked(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        page: &PageLock<'_>,
+        sectors: SectorMask,
+    ) -> SectorMask {
+        let before = self.page(page.id()).clear_dirty(sectors);
+        let rest = before.dirty().without(sectors);
+        let mut freed = None;
+        if rest.is_empty() && !before.has(FROZEN) {
+            freed = self.note_clean(&mut state, page.index());
+            if before.has(FAILED) {
+                self.page(page.id()).reset(FAILED);
+                state.failed -= 1;
+            }
+        }
+        drop(state);
+        drop(freed);
+        rest
+    }
+
+    /// Records that dirty blocks of a locked page could not be written now: the error, and FAILED.
+    pub(crate) fn note_failed(&self, page: &PageLock<'_>, errno: Errno) {
+        self.record_error(errno);
+        let mut state = self.lock();
+        let word = self.page(page.id()).word();
+        if !word.dirty().is_empty() && !word.has(FAILED | FROZEN) {
+            let _now = self.page(page.id()).set(FAILED);
+            state.failed += 1;
+        }
+        let _io = state.tree.clear_mark(page.index(), Mark::ToWrite);
+        let _io = state.tree.clear_mark(page.index(), Mark::ToSync);
+    }
+
+    /// Ends the writes of `ended` pages, whose device write has number `at`, and takes entry
+    /// `number` out of the table of writes in flight. Errors were recorded before. Linux:
+    /// `folio_end_writeback()`.
+    pub(crate) fn end_writeback(&self, ended: &[Ended], number: Option<u64>, at: u64) {
+        let flushed = self.dev.flushed();
+        let _before = self.last_write.fetch_max(at, Ordering::SeqCst);
+        let now_ns = clock::now_ns();
+        let mut left = Vec::with_capacity(ended.len());
+        let mut state = self.lock();
+        for one in ended {
+            left.push((one.page, self.end_page(&mut state, one, at, flushed, now_ns)));
+        }
+        if let Some(number) = number {
+            state.in_flight.retain(|entry| entry.number != number);
+        }
+        drop(state);
+        left.into_iter().for_each(|(id, left)| self.core.pool.settle(id, left));
+        self.changed.notify();
+        self.core.pool.memory.notify();
+    }
+
+    fn end_page(
+        &self,
+        state: &mut State,
+        one: &Ended,
+        at: u64,
+        flushed: u64,
+        now_ns: u64,
+    ) -> crate::page::Left {
+        let page = self.page(one.page);
+        page.note_written(one.sectors.without(one.failed), at, flushed);
+        if !page.word().has(FROZEN) {
+            let had = state.tree.clear_mark(one.index, Mark::Writeback);
+            assert!(had, "a page under writeback has the mark");
+            state.writeback -= 1;
+            let _before = self.core.writeback_pages.fetch_sub(1, Ordering::SeqCst);
+            if !one.failed.is_empty() {
+                self.note_dirty(state, one.page, one.index, one.failed, now_ns);
+                state.failed += usize::from(!page.word().has(FAILED));
+            }
+        }
+        page.end_writeback(one.failed).1
+    }
+
+    /// Waits until no write of a page of byte `range` that was in flight at the call is left.
+    /// Writes begun later are not waited for.
+    pub(crate) fn wait_for_writes(&self, range: &Range<u64>) {
+        let pages = pages_touched(range);
+        let upto = self.lock().next_number;
+        loop {
+            let ticket = self.changed.ticket();
+            let state = self.lock();
+            let busy = state
+                .in_flight
+                .iter()
+                .any(|entry| entry.number < upto && overlap(&entry.pages, &pages));
+            drop(state);
+            if !busy {
+                return;
+            }
+            self.changed.wait(ticket);
+        }
+    }
+
+    /// Copies the bytes of a page under writeback, into which a store is in progress, to `frame`.
+    pub(crate) fn sample(&self, page: &PageLock<'_>, frame: FrameId) {
+        self.sample_with(page, |from| self.core.pool.arena().copy(from, frame));
+    }
+
+    /// As [`sample`](Self::sample), to ordinary memory.
+    pub(crate) fn sample_bytes(&self, page: &PageLock<'_>, to: &mut [u8]) {
+        self.sample_with(page, |from| self.core.pool.arena().read(from, 0, to));
+    }
+
+    fn sample_with(&self, page: &PageLock<'_>, mut copy: impl FnMut(FrameId)) {
+        let page_of = self.page(page.id());
+        loop {
+            let Some(seen) = page_of.begin_read(self.id, page.index()) else { return };
+            copy(seen.frame);
+            if page_of.end_read(seen) {
+                return;
+            }
+        }
+    }
+
+    /// Makes the page's own table entry, before it leaves another's bio for its own. Returns its
+    /// number.
+    pub(crate) fn enter_table(&self, index: PageIndex) -> u64 {
+        let mut number = None;
+        self.lock().enter_table(&mut number, index);
+        number.expect("drawn by enter_table")
+    }
+
+    /// Makes what was written after the last good flush dirty again, because a flush failed;
+    /// records the error when there was anything. Returns how many pages.
+    pub(crate) fn redirty_unflushed(&self, errno: Errno) -> usize {
+        let flushed = self.dev.flushed();
+        if self.last_write.load(Ordering::SeqCst) <= flushed {
+            return 0;
+        }
+        self.record_error(errno);
+        let now_ns = clock::now_ns();
+        let mut again = 0;
+        let mut from = 0;
+        let mut state = self.lock();
+        while let Some((index, id)) = state.tree.next(from..u64::MAX, Mark::Present) {
+            from = index.0 + 1;
+            let page = self.page(id);
+            let (at, sectors) = page.written();
+            if at > flushed && !sectors.is_empty() {
+                self.note_dirty(&mut state, id, index, sectors, now_ns);
+                state.failed += usize::from(!page.word().has(FAILED));
+                let _now = page.set(FAILED);
+                again += 1;
+            }
+        }
+        again
+    }
+
+    /// The number of the last write of this file on its device.
+    pub(crate) fn last_write(&self) -> u64 {
+        self.last_write.load(Ordering::SeqCst)
+    }
+
+    /// Notes that a write past the cache ended: the next sync flushes the device for it.
+    pub(crate) fn note_direct_write(&self) {
+        let at = self.dev.number_write(false);
+        let _before = self.last_write.fetch_max(at, Ordering::SeqCst);
+    }
+
+    /// A write error goes here before it goes anywhere else.
+    pub(crate) fn record_error(&self, errno: Errno) {
+        self.errors.set(errno);
+        self.dev.errors.set(errno);
+        self.core.stats.write_errors.add(1);
+        self.core.mappings.keep_for_error(self.arc());
+    }
+
+    /// Tells `cursor` of an error it was not told of. Once nobody is left to be told, the mapping
+    /// no longer has to live for it.
+    pub(crate) fn check_error(&self, cursor: &Cursor) -> Option<Errno> {
+        let told = self.errors.check_and_advance(cursor);
+        if told.is_some() && !self.errors.has_unseen() {
+            drop(self.core.mappings.release_for_error(self.id));
+        }
+        told
+    }
+
+    /// The byte ranges inside `range` whose last write failed and that are dirty still, in
+    /// ascending order, cut at the file's size.
+    pub fn failed_ranges(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let mut found: Vec<Range<u64>> = Vec::new();
+        let state = self.lock();
+        let mut pages = pages_touched(range);
+        if state.failed == 0 {
+            return found;
+        }
+        while let Some((index, id)) = state.tree.next(pages.clone(), Mark::Dirty) {
+            pages.start = index.0 + 1;
+            let word = self.page(id).word();
+            if !word.has(FAILED) {
+                continue;
+            }
+            for run in word.dirty().runs() {
+                let start = (index.start() + run.start as u64).max(range.start);
+                let end = (index.start() + run.end as u64).min(range.end).min(self.size());
+                match found.last_mut() {
+                    Some(last) if last.end == start => last.end = end,
+                    _ if start < end => found.push(start..end),
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+}
