@@ -8,6 +8,16 @@ pub use loom::thread::{JoinHandle, yield_now};
 #[cfg(mpage_shuttle)]
 pub use shuttle::thread::{JoinHandle, yield_now};
 
+/// True on the very thread that `handle` would join.
+pub fn is_current<T>(handle: &JoinHandle<T>) -> bool {
+    #[cfg(not(any(mpage_loom, mpage_shuttle)))]
+    return handle.thread().id() == std::thread::current().id();
+    #[cfg(mpage_loom)]
+    return handle.thread().id() == loom::thread::current().id();
+    #[cfg(mpage_shuttle)]
+    return handle.thread().id() == shuttle::thread::current().id();
+}
+
 /// Starts a thread called `name`.
 ///
 /// # Errors

@@ -68,7 +68,12 @@ pub struct AddressSpace {
     pub(crate) writeback_index: AtomicU64,
     /// The number, on the device, of the last write of this file.
     last_write: AtomicU64,
+    /// What lives as long as the mapping: the flusher of a device it has for itself.
+    _keeps: Option<Keeps>,
 }
+
+/// Something a mapping keeps alive.
+pub(crate) type Keeps = Box<dyn std::any::Any + Send + Sync>;
 
 /// How a mapping finds its blocks, or writes its pages. Linux: `struct address_space_operations`.
 #[derive(Clone, Default)]
@@ -192,6 +197,7 @@ impl AddressSpace {
         block_size: BlockSize,
         size: u64,
         ops: Operations,
+        keeps: Option<Keeps>,
     ) -> Arc<AddressSpace> {
         let tree = PageTree::new(Arc::clone(&core.nodes));
         let id = core.next_id();
@@ -221,6 +227,7 @@ impl AddressSpace {
                 turn: Turn::default(),
                 writeback_index: AtomicU64::new(0),
                 last_write: AtomicU64::new(0),
+                _keeps: keeps,
             }
         })
     }

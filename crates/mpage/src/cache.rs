@@ -8,7 +8,7 @@ use mpage_block::{BlockDevice, Errno, FileDevice, FileOptions};
 use mpage_locks::Mutex;
 use mpage_mem::{Arena, ArenaOptions};
 
-use crate::address_space::{AddressSpace, Operations};
+use crate::address_space::{AddressSpace, Keeps, Operations};
 use crate::backing_dev::BackingDev;
 use crate::core::{Core, DirtyLimits};
 use crate::error::{Error, ErrorKind, Result};
@@ -123,12 +123,17 @@ impl PageCache {
     ///
     /// The operating system's, when it cannot start a thread.
     pub fn add_device(&self, device: Arc<dyn BlockDevice>) -> Result<Arc<BackingDev>> {
+        let (dev, flusher) = self.start_flusher(device)?;
+        self.flushers.lock().push(flusher);
+        Ok(dev)
+    }
+
+    fn start_flusher(&self, device: Arc<dyn BlockDevice>) -> Result<(Arc<BackingDev>, Flusher)> {
         let dev = Arc::new(BackingDev::new(self.core.next_id(), device));
         let flusher = Flusher::start(&self.core, &dev).map_err(|error| {
             Error::new(ErrorKind::NoMemory, "start flusher").because(error.to_string())
         })?;
-        self.flushers.lock().push(flusher);
-        Ok(dev)
+        Ok((dev, flusher))
     }
 
     /// A mapping for a file of `size` bytes on a device of this cache.
@@ -144,6 +149,17 @@ impl PageCache {
         size: u64,
         ops: Operations,
     ) -> Result<Arc<AddressSpace>> {
+        self.new_mapping(dev, block_size, size, ops, None)
+    }
+
+    fn new_mapping(
+        &self,
+        dev: &Arc<BackingDev>,
+        block_size: BlockSize,
+        size: u64,
+        ops: Operations,
+        keeps: Option<Keeps>,
+    ) -> Result<Arc<AddressSpace>> {
         let sector = dev.limits().alignment;
         if sector as u64 > block_size.bytes() {
             return Err(Error::new(ErrorKind::InvalidInput, "add mapping").because(format!(
@@ -154,7 +170,7 @@ impl PageCache {
         if size > FILE_SIZE_MAX {
             return Err(Error::new(ErrorKind::TooLarge, "add mapping"));
         }
-        Ok(AddressSpace::new(&self.core, dev, block_size, size, ops))
+        Ok(AddressSpace::new(&self.core, dev, block_size, size, ops, keeps))
     }
 
     /// Opens a regular file or block device through the cache. Opens of one file share its pages.
@@ -191,8 +207,9 @@ impl PageCache {
             false => Identity::resizable(Arc::clone(&device), block_size, size),
         };
         let ops = Operations { get_block: Some(Arc::new(map)), ..Operations::default() };
-        let dev = self.add_device(device)?;
-        let space = self.add_mapping(&dev, block_size, size, ops)?;
+        let (dev, flusher) = self.start_flusher(device)?;
+        let space = self.new_mapping(&dev, block_size, size, ops, Some(Box::new(flusher)))?;
+        files.retain(|_, space| space.strong_count() > 0);
         let _closed = files.insert(key, Arc::downgrade(&space));
         drop(files);
         Ok(CachedFile::new(space, options.write))

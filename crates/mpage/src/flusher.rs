@@ -60,8 +60,10 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         self.dev.work.notify();
-        let ended = self.thread.take().map(JoinHandle::join);
-        if let Some(Err(panic)) = ended {
+        // The flusher itself may hold the last reference to a mapping that owns it: then it ends by
+        // itself once this returns.
+        let thread = self.thread.take().filter(|thread| !thread::is_current(thread));
+        if let Some(Err(panic)) = thread.map(JoinHandle::join) {
             std::panic::resume_unwind(panic);
         }
     }

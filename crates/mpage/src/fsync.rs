@@ -8,6 +8,7 @@
 //! Linux: fs/sync.c; `file_write_and_wait_range()`, mm/filemap.c.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use mpage_block::Errno;
 
@@ -49,15 +50,17 @@ pub(crate) fn sync_range(
     kind: SyncKind,
 ) -> Result<()> {
     let walked = write_and_wait(space, range);
-    let metadata = match &space.ops().get_block {
-        Some(get_block) => get_block.sync(kind, space.size()),
-        None => Ok(()),
-    };
-    if let Err(error) = &metadata {
-        space.record_error(error.kind.errno());
-    }
+    let metadata = sync_metadata(space, kind);
     let flushed = flush_mapping(space);
     report(space, cursor, range, "sync", walked.and(metadata), flushed)
+}
+
+/// Lets the block map write its metadata; an error is recorded.
+fn sync_metadata(space: &AddressSpace, kind: SyncKind) -> Result<()> {
+    let Some(get_block) = &space.ops().get_block else { return Ok(()) };
+    get_block.sync(kind, space.size()).inspect_err(|error| {
+        space.record_error(error.kind.errno());
+    })
 }
 
 /// Writes what is dirty in byte `range` at the call and waits for it, and for what was in flight
@@ -156,7 +159,11 @@ pub(crate) fn write_through(space: &AddressSpace, range: &Range<u64>, durable: b
     let fua = durable && space.dev().limits().fua;
     let walked = write_dirty_range(space, range, &*get_block, fua);
     space.wait_for_writes(range);
-    let flushed = if durable && !fua { flush_mapping(space) } else { Ok(()) };
+    // A page of the range may have been on its way already, in somebody else's ordinary write.
+    let flushed = match durable {
+        true => flush_device(space.core(), space.dev(), space.last_unflushed_write(range)),
+        false => Ok(()),
+    };
     let failed = space.failed_ranges(range);
     walked?;
     match flushed.err().or((!failed.is_empty()).then_some(Errno::IO)) {
@@ -175,7 +182,7 @@ pub(crate) fn write_through(space: &AddressSpace, range: &Range<u64>, durable: b
 /// # Errors
 ///
 /// The first failure met; the others were tried.
-pub(crate) fn sync_all(core: &Core, spaces: &[std::sync::Arc<AddressSpace>]) -> Result<()> {
+pub(crate) fn sync_all(core: &Core, spaces: &[Arc<AddressSpace>]) -> Result<()> {
     let whole = 0..FILE_SIZE_MAX;
     let mut result = Ok(());
     let mut note = |outcome: Result<()>| {
@@ -183,13 +190,19 @@ pub(crate) fn sync_all(core: &Core, spaces: &[std::sync::Arc<AddressSpace>]) -> 
             result = outcome;
         }
     };
-    spaces.iter().for_each(|space| note(start_integrity(space, &whole)));
-    for space in spaces {
-        space.wait_for_writes(&whole);
-        if let Some(get_block) = &space.ops().get_block {
-            note(get_block.sync(SyncKind::All, space.size()).inspect_err(|error| {
-                space.record_error(error.kind.errno());
-            }));
+    // Writing a file's metadata dirties the device's own mapping, which therefore comes last.
+    let is_device = |space: &AddressSpace| {
+        let holds = |other: &Arc<AddressSpace>| {
+            other.ops().alias.as_ref().is_some_and(|alias| alias.id() == space.id())
+        };
+        spaces.iter().any(holds)
+    };
+    let (devices, files): (Vec<_>, Vec<_>) = spaces.iter().partition(|space| is_device(space));
+    for group in [files, devices] {
+        group.iter().for_each(|space| note(start_integrity(space, &whole)));
+        for space in group {
+            space.wait_for_writes(&whole);
+            note(sync_metadata(space, SyncKind::All));
         }
     }
     for space in spaces {

@@ -40,6 +40,9 @@ use crate::units::{PageIndex, SectorMask};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PageId(pub(crate) u32);
 
+/// The number of a write that needs no flush.
+pub(crate) const DURABLE: u64 = 0;
+
 /// The mapping number of a page that belongs to none.
 pub(crate) const NO_MAPPING: u64 = 0;
 
@@ -235,7 +238,7 @@ impl Page {
         self.mapping.store(mapping, Ordering::Release);
         // Late comers to the page's former life may still be in the counts, and leave them later.
         let counts = STORES | PINS;
-        let _before = self.update(|word| Some((word.0 & counts) + PIN));
+        let _before = self.update(|word| Some(((word.0 & counts) + PIN) | REFERENCED));
     }
 
     /// Takes the page from its mapping; returns its frame, which the caller gives back (invariant
@@ -436,9 +439,14 @@ impl Page {
     /// are not durable before a flush that covers it. `flushed` is the last number a good flush
     /// covered.
     pub(crate) fn note_written(&self, sectors: SectorMask, at: u64, flushed: u64) {
-        let before = self.written_at.load(Ordering::Relaxed);
-        let kept = if before > flushed { self.written_sectors.load(Ordering::Relaxed) } else { 0 };
-        self.written_sectors.store(kept | u32::from(sectors.0), Ordering::Relaxed);
+        let (before, waiting) = self.written();
+        let waiting = if before > flushed { waiting } else { SectorMask::NONE };
+        let (at, waiting) = match at {
+            DURABLE => (before, waiting.without(sectors)),
+            at => (at, waiting.or(sectors)),
+        };
+        let at = if waiting.is_empty() { DURABLE } else { at };
+        self.written_sectors.store(u32::from(waiting.0), Ordering::Relaxed);
         self.written_at.store(at, Ordering::Relaxed);
     }
 

@@ -5,12 +5,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::address_space::{AddressSpace, PagePin};
+use crate::address_space::{AddressSpace, NotInserted, PagePin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::GetBlock;
 use crate::may_wait::MayWait;
 use crate::mpage::{Filling, ReadBatch, mpage_readahead};
-use crate::reclaim::try_get_page;
+use crate::reclaim::{drop_some, try_get_page};
 use crate::units::{PageIndex, SectorMask};
 
 /// Pages read together at most: 1 MiB.
@@ -21,8 +21,14 @@ const BATCH_PAGES: usize = 256;
 pub(crate) fn read_ahead(space: &AddressSpace, pages: Range<u64>) -> Option<Arc<ReadBatch>> {
     let get_block = space.ops().get_block.clone()?;
     let mut fillings = Vec::new();
-    for index in pages.take(BATCH_PAGES) {
-        let Ok(pin) = try_get_page(space, PageIndex(index), false) else { break };
+    for index in pages.take(BATCH_PAGES).map(PageIndex) {
+        let page = match try_get_page(space, index, false) {
+            Err(NotInserted::NoNodes) if drop_some(space.core()) => {
+                try_get_page(space, index, false)
+            }
+            page => page,
+        };
+        let Ok(pin) = page else { break };
         if let Some(Some(filling)) = Filling::try_begin(space, &pin, SectorMask::ALL) {
             fillings.push(filling);
         }

@@ -67,6 +67,11 @@ pub(crate) fn get_frame(core: &Core, index: PageIndex, may_wait: &MayWait<'_>) -
     }
 }
 
+/// Drops some pages if there are any to drop; false when there are none.
+pub(crate) fn drop_some(core: &Core) -> bool {
+    evict_some(core, BATCH) > 0
+}
+
 /// Drops some pages, or waits until something became free.
 pub(crate) fn make_room(core: &Core, _: &MayWait<'_>) {
     let ticket = core.pool.memory.ticket();

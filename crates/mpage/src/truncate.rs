@@ -51,6 +51,7 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
         }
         None => Ok(()),
     };
+    space.note_direct_write();
     space.end_removal(&pages);
     zeroed.and(removed)
 }
@@ -79,6 +80,7 @@ pub(crate) fn punch_hole(space: &AddressSpace, range: &Range<u64>) -> Result<()>
         }
         _ => Ok(()),
     };
+    space.note_direct_write();
     space.end_removal(&pages);
     zeroed.and(removed)
 }

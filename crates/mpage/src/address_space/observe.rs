@@ -3,6 +3,19 @@
 use super::*;
 
 impl AddressSpace {
+    /// The number of the last write of a page of byte `range` that no flush covers yet; zero when all that
+    /// was written is durable.
+    pub(crate) fn last_unflushed_write(&self, range: &Range<u64>) -> u64 {
+        let state = self.lock();
+        let mut pages = pages_touched(range);
+        let mut last = 0;
+        while let Some((index, id)) = state.tree.next(pages.clone(), Mark::Present) {
+            pages.start = index.0 + 1;
+            last = last.max(self.page(id).written().0);
+        }
+        last
+    }
+
     /// How many pages are in each of the four sets now. Walks the whole tree.
     pub fn set_counts(&self) -> SetCounts {
         let state = self.lock();

@@ -264,7 +264,7 @@ impl AddressSpace {
         self.last_write.load(Ordering::SeqCst)
     }
 
-    /// Notes that a write past the cache ended: the next sync flushes the device for it.
+    /// Notes that the device was changed past the cache: the next sync flushes it.
     pub(crate) fn note_direct_write(&self) {
         let at = self.dev.number_write(false);
         let _before = self.last_write.fetch_max(at, Ordering::SeqCst);
