@@ -1,4 +1,68 @@
 //! The page cache and writeback of an operating system, in user space.
+//!
+//! ```
+//! # #[cfg(not(any(mpage_loom, mpage_shuttle)))]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("data");
+//! use mpage::{OpenOptions, Options, PageCache};
+//!
+//! let cache = PageCache::new(&Options::default())?;
+//! let file = cache.open(&path, &OpenOptions::default())?;
+//! file.write_all_at(b"hello", 0)?;
+//! file.fsync()?;
+//! assert_eq!(file.read_at(&mut [0; 5], 0)?, 5);
+//! # Ok(())
+//! # }
+//! # #[cfg(any(mpage_loom, mpage_shuttle))]
+//! # fn main() {}
+//! ```
+//!
+//! # What it is
+//!
+//! A [`PageCache`] has a fixed amount of memory. It caches files ([`AddressSpace`]), each on a device
+//! ([`mpage_block::BlockDevice`]), whose blocks a file system finds for it ([`GetBlock`]). A
+//! [`CachedFile`] is one open of such a file: it reads and writes cached bytes without a lock or a
+//! system call, and its [`fsync`](CachedFile::fsync) means that the bytes are on the medium.
+//! [`mpage_writepages`] turns dirty pages into few, large writes; it can be called by whoever builds
+//! a file system, with pages that [`AddressSpace::splice`] put into io.
+//!
+//! # What it promises
+//!
+//! - A sync returns success only if every byte of its range that was dirty at the call is durable.
+//!   It is never kept from ending by somebody who goes on writing.
+//! - A write error reaches every open once, with its error number. The data stays in the cache, and
+//!   the next sync tries it again; the error names the byte ranges.
+//! - Writers do not wait for writes in flight: a page on its way to the device is copied first.
+//! - Memory is bounded, everything included. A writer waits for room, and never fails for the lack
+//!   of it.
+//!
+//! # What it does not promise
+//!
+//! A cache in a process dies with it: what no sync has covered is lost when the process is killed,
+//! as it would be in a power failure. Two threads that write the same bytes at the same time leave
+//! some mixture of both, in whole aligned words.
+//!
+//! # Layers
+//!
+//! Dependencies point down only:
+//!
+//! ```text
+//! cache                               memory, devices, files
+//! file                                one open
+//! truncate                            taking parts away
+//! fsync  flusher                      for whom, and when
+//! filemap                             reading and writing
+//! readahead                           bringing pages in
+//! reclaim  flush  identity            making room; durability; a file over itself
+//! mpage                               pages into bios
+//! writeback  throttle                 what a walk is asked; how much may be dirty
+//! address_space  backing_dev  core    state; no I/O, no policy
+//! page_tree  page_pool  page  turn  errseq  event  get_block
+//! units  error  stats
+//! mpage-block   mpage-mem   mpage-locks
+//! ```
+
 #![forbid(unsafe_code)]
 
 mod address_space;
@@ -32,7 +96,9 @@ mod writepage;
 
 pub use address_space::{AddressSpace, Operations, SetCounts, SyncMode};
 pub use backing_dev::BackingDev;
-pub use cache::{OpenOptions, Options, PageCache};
+#[cfg(not(any(mpage_loom, mpage_shuttle)))]
+pub use cache::OpenOptions;
+pub use cache::{Options, PageCache};
 pub use error::{Error, ErrorKind, Result};
 pub use file::{CachedFile, PinnedPage};
 pub use fsync::RangeSteps;

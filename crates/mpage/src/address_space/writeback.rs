@@ -186,7 +186,7 @@ impl AddressSpace {
 
     /// Waits until no write of a page of byte `range` that was in flight at the call is left.
     /// Writes begun later are not waited for.
-    pub(crate) fn wait_for_writes(&self, range: &Range<u64>) {
+    pub fn wait_for_writes(&self, range: &Range<u64>) {
         let pages = pages_touched(range);
         let upto = self.lock().next_number;
         loop {

@@ -40,7 +40,7 @@ pub(crate) use write_range::{DirectIo, write_dirty_range};
 /// Writes the pages of `mapping` that are in io and in the range of `wbc`, in large bios.
 ///
 /// Returns when every bio has been submitted; waiting for them is
-/// [`AddressSpace::wait_for_writeback`]. Without `get_block` the mapping's own
+/// [`AddressSpace::wait_for_writes`]. Without `get_block` the mapping's own
 /// [`WritePage`](crate::WritePage) is called for each page. Linux: `mpage_writepages()`,
 /// fs/mpage.c.
 ///
