@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mpage_locks::Mutex;
+use mpage_locks::{Condvar, Mutex};
 use mpage_mem::{Arena, ArenaOptions, FrameId, PAGE_SIZE, Purpose, RUN};
 
 use crate::{Bio, BioFlags, BlockDevice, Errno, Limits, Sector, submit_and_wait};
@@ -106,5 +106,23 @@ impl Results {
 
     pub(crate) fn so_far(&self) -> Vec<Result<(), Errno>> {
         self.0.lock().clone()
+    }
+}
+
+/// A door that threads wait at until it is opened.
+#[derive(Clone, Default)]
+pub(crate) struct Door(Arc<(Mutex<bool>, Condvar)>);
+
+impl Door {
+    pub(crate) fn open(&self) {
+        *self.0.0.lock() = true;
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn pass(&self) {
+        let mut is_open = self.0.0.lock();
+        while !*is_open {
+            is_open = self.0.1.wait(is_open);
+        }
     }
 }

@@ -180,7 +180,7 @@ pub(super) fn open(path: &Path, options: &FileOptions) -> Result<Target, OpenErr
         Err(Errno::NOENT) if options.create => None,
         Err(error) => return Err(refused(path, "stat", error)),
     };
-    if let Some((_, found)) = &found
+    if let Some((Kind::Block, found)) = &found
         && options.lock
     {
         owner::refuse_held(path, found)?;
@@ -195,7 +195,6 @@ pub(super) fn open(path: &Path, options: &FileOptions) -> Result<Target, OpenErr
     }
     if options.lock && kind == Kind::Regular {
         owner::lock(path, &fd, options.read_only)?;
-        // A loop device takes no lock: one that was set up since the first look is found now.
         owner::refuse_held(path, &opened)?;
     }
     let mut target = Target {

@@ -19,6 +19,10 @@ const CREATE: FileOptions = FileOptions {
 const OPEN: FileOptions = FileOptions { create: false, ..CREATE };
 const READ: FileOptions = FileOptions { read_only: true, ..OPEN };
 
+/// Held while a program is started, and by tests that see a lock go with its file: until the
+/// program runs, it has a copy of every open file of this process, and the locks with them.
+static STARTING: Mutex<()> = Mutex::new(());
+
 /// A folder that goes with its value, and the path of an image in it that is not there yet.
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -165,6 +169,7 @@ fn a_device_opened_to_read_refuses_what_writes() {
 
 #[test]
 fn a_file_has_one_writer_or_any_number_of_readers() {
+    let _starting = STARTING.lock();
     let (_folder, image) = file_of(&[5; 4096]);
     let writer = open(&image, &OPEN);
     assert!(why_not(&image, &OPEN).contains("another process, which locks it"));
@@ -268,6 +273,7 @@ fn many_threads_submit_ten_thousand_bios_and_each_ends_once() {
 
 #[test]
 fn dropping_the_device_finishes_what_it_took() {
+    let _starting = STARTING.lock();
     let (_folder, image) = folder();
     let (arena, device, results) = (arena(256), open(&image, &CREATE), Results::default());
     for sector in 0..200 {
@@ -281,7 +287,9 @@ fn dropping_the_device_finishes_what_it_took() {
 
 /// Runs a program of `package`, and gives back what it printed.
 fn run(package: &str, program: &str, arguments: &[&str]) -> String {
+    let starting = STARTING.lock();
     let output = Command::new(program).args(arguments).output();
+    drop(starting);
     let output =
         output.unwrap_or_else(|error| panic!("{program}: {error}: install package {package}"));
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -301,6 +309,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        let _starting = STARTING.lock();
         let _status = Command::new("losetup").args(["--detach", &self.0]).status();
     }
 }
@@ -310,6 +319,7 @@ struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
+        let _starting = STARTING.lock();
         let _status = Command::new("umount").arg(&self.0).status();
     }
 }
@@ -372,6 +382,28 @@ fn a_block_device_is_opened_alone_and_has_its_queues_limits() {
     assert!(read(&device, &arena, 0, 16384) == expected);
     assert_eq!(device.set_len(0), Err(Errno::OPNOTSUPP));
     assert_eq!(device.len(), Ok(1 << 20));
+}
+
+#[test]
+fn flushes_and_fua_writes_make_the_device_flush_and_plain_writes_do_not() {
+    let (_folder, image) = file_of(&[5; 1 << 20]);
+    let arena = arena(8);
+    let behind = Loop::of(&image);
+    let device = open(Path::new(&behind.0), &OPEN);
+    let stat = Path::new("/sys/block").join(&behind.0["/dev/".len()..]).join("stat");
+    let flushes = || {
+        let stat = std::fs::read_to_string(&stat).expect("the kernel's counts");
+        let count = stat.split_whitespace().nth(15).expect("Linux counts flushes since 5.5");
+        count.parse::<u64>().expect("a count")
+    };
+    let before = flushes();
+    write(&device, &arena, 8, 7, 8192);
+    assert_eq!(flushes(), before);
+    assert_eq!(submit_and_wait(&device, Bio::flush()), Ok(()));
+    assert_eq!(flushes(), before + 1);
+    let fua = BioFlags { fua: true, ..BioFlags::default() };
+    assert_eq!(submit_and_wait(&device, flagged_write_of(&arena, 8, 3, 4096, fua)), Ok(()));
+    assert!(flushes() > before + 1, "a device without FUA flushes instead, once or twice");
 }
 
 #[test]

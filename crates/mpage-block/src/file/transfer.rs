@@ -17,7 +17,7 @@ struct Zeros([u8; ZEROS]);
 
 static ZERO_PAGES: Zeros = Zeros([0; ZEROS]);
 
-/// A mebibyte of memory that a bio lends to the kernel, as it wants it described.
+/// The memory that a bio lends to the kernel, described as the kernel wants it.
 ///
 /// # Invariants
 ///

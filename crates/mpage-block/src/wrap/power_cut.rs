@@ -39,9 +39,9 @@ impl PowerCut {
 
     /// An image that the device may hold if the power fails now.
     ///
-    /// Each change that is not certain is kept, lost, or torn between blocks, and those kept reach
-    /// the medium in any order: by `seed`, the same one always giving the same. Changes nothing:
-    /// any number of cuts may be looked at.
+    /// Each change that is not certain is kept, lost, or torn between blocks, whatever becomes of
+    /// those before it: by `seed`, the same one always giving the same. Changes nothing: any number
+    /// of cuts may be looked at.
     pub fn cut(&self, seed: u64) -> Vec<u8> {
         self.medium.lock().cut(seed)
     }

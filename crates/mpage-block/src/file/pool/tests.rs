@@ -1,28 +1,10 @@
 use super::*;
-use crate::test_support::{arena, flagged_write_of};
+use crate::test_support::{Door, arena, flagged_write_of};
 use crate::{BioFlags, Sector};
 
 const SYNC: BioFlags = BioFlags { sync: true, background: false, fua: false };
 const ORDINARY: BioFlags = BioFlags { sync: false, background: false, fua: false };
 const BACKGROUND: BioFlags = BioFlags { sync: false, background: true, fua: false };
-
-/// A door that threads wait at until it is opened.
-#[derive(Clone, Default)]
-struct Door(Arc<(Mutex<bool>, Condvar)>);
-
-impl Door {
-    fn open(&self) {
-        *self.0.0.lock() = true;
-        self.0.1.notify_all();
-    }
-
-    fn pass(&self) {
-        let mut is_open = self.0.0.lock();
-        while !*is_open {
-            is_open = self.0.1.wait(is_open);
-        }
-    }
-}
 
 /// Runs one thread on bios that are all queued before it takes the second; the order of sectors.
 fn order_of(bios: Vec<Bio>) -> Vec<u64> {
@@ -71,13 +53,15 @@ fn sync_goes_before_ordinary_and_ordinary_before_background() {
 fn a_background_bio_is_passed_over_only_so_often() {
     let arena = arena(256);
     let write = |sector, flags| flagged_write_of(&arena, sector, 0, 512, flags);
-    let mut bios = vec![write(500, BACKGROUND), write(501, ORDINARY)];
+    let mut bios = vec![write(500, BACKGROUND), write(501, ORDINARY), write(502, BACKGROUND)];
     bios.extend((0..100).map(|sector| write(sector, SYNC)));
     let order = order_of(bios);
     let place = |sector| order.iter().position(|own| *own == sector).expect("it was run");
     assert!(place(500) <= 2 * PASSED_MAX as usize, "background: {}", place(500));
     assert!(place(501) <= 2 * PASSED_MAX as usize, "ordinary: {}", place(501));
-    assert_eq!(order.len(), 102);
+    let between = place(502) - place(500);
+    assert!(between >= PASSED_MAX as usize, "once served, it waits again: {between}");
+    assert_eq!(order.len(), 103);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::test_support::{Results, arena, write, write_of};
+use crate::test_support::{Door, Results, arena, write, write_of};
 use crate::wrap::{DeviceOp, Fault, Rule, Times};
 use crate::{MemoryDevice, MemoryOptions};
 
@@ -139,19 +139,17 @@ fn times_add_up_unless_they_overlap() {
 #[test]
 fn the_last_reference_may_go_in_a_completion_on_the_devices_own_thread() {
     let delay = Arc::new(Delay::timed(memory(), Latency::default()).expect("a thread"));
-    let (gone, results) = (Arc::downgrade(&delay), Results::default());
-    let held = Delay::manual(Arc::clone(&delay) as Arc<dyn BlockDevice>);
+    let (alone, ended) = (Door::default(), Door::default());
     let mut bio = Bio::flush();
-    let told = results.of(Bio::flush());
-    bio.on_completion(move |result| {
-        drop(held);
-        told.complete(result);
+    let (last, alone_too, ended_too) = (Arc::clone(&delay), alone.clone(), ended.clone());
+    bio.on_completion(move |_| {
+        alone_too.pass();
+        assert_eq!(Arc::strong_count(&last), 1);
+        drop(last);
+        ended_too.open();
     });
-    let device = Arc::clone(&delay);
+    delay.submit(bio).expect("it is taken");
     drop(delay);
-    device.submit(bio).expect("it is taken");
-    drop(device);
-    while gone.upgrade().is_some() || results.so_far().is_empty() {
-        mpage_locks::thread::yield_now();
-    }
+    alone.open();
+    ended.pass();
 }

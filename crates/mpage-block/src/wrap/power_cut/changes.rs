@@ -145,13 +145,9 @@ impl Medium {
     pub(super) fn cut(&self, seed: u64) -> Vec<u8> {
         let mut random = Random(seed);
         let mut image = self.durable.clone();
-        // Writes reach the medium in any order, but on their side of a new size.
-        for group in self.changes.chunk_by(|one, other| !one.is_len() && !other.is_len()) {
-            let mut order: Vec<&Change> = group.iter().collect();
-            random.shuffle(&mut order);
-            for change in order {
-                change.apply_in_part(&mut image, self.block, &mut random);
-            }
+        // A later change may be kept where an earlier one is lost: no order is left to choose.
+        for change in &self.changes {
+            change.apply_in_part(&mut image, self.block, &mut random);
         }
         image
     }
@@ -237,12 +233,6 @@ impl Random {
     /// A number below `limit`.
     fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).expect("below a usize")
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
     }
 }
 

@@ -205,3 +205,23 @@ fn the_padding_behind_an_exact_size_does_not_come_back() {
         assert_eq!(cut.cut(seed).len(), (32 << 10) + 700, "seed {seed}");
     }
 }
+
+#[test]
+fn a_write_in_flight_may_come_out_on_top_of_a_later_one_that_is_certain() {
+    let Setup { arena, cut, delay, .. } = setup();
+    delay.hold_only(|bio| bio.bytes() == 1024);
+    cut.submit(write_of(&arena, 0, 2, 1024)).expect("it is taken");
+    submit_and_wait(&cut, flagged_write_of(&arena, 0, 3, 512, FUA)).expect("a write that works");
+    assert_eq!(seen(&cut, 0), set(&[2, 3]));
+    assert_eq!(delay.release_all(), 1);
+    flush(&cut);
+    assert_eq!(seen(&cut, 0), set(&[2]));
+}
+
+#[test]
+fn a_size_that_the_device_cannot_take_never_was() {
+    let memory = Arc::new(MemoryDevice::new(4096, MemoryOptions::default()));
+    let cut = PowerCut::new(memory, vec![0; 4096]);
+    assert_eq!(cut.set_len(100), Err(Errno::OPNOTSUPP));
+    assert_eq!(cut.uncertain(), 0);
+}
