@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use mpage_block::Errno;
-use mpage_locks::atomic::{AtomicU64, Ordering};
+use mpage_locks::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use mpage_locks::{Mutex, MutexGuard, clock};
 use mpage_mem::FrameId;
 
@@ -68,6 +68,10 @@ pub struct AddressSpace {
     pub(crate) writeback_index: AtomicU64,
     /// The number, on the device, of the last write of this file.
     last_write: AtomicU64,
+    /// A cleaning walk is under way.
+    cleaning: AtomicBool,
+    /// Pages that may be dirty or in flight before writers of this file wait.
+    unwritten_pages_max: AtomicUsize,
     /// What lives as long as the mapping: the flusher of a device it has for itself.
     _keeps: Option<Keeps>,
 }
@@ -227,6 +231,8 @@ impl AddressSpace {
                 turn: Turn::default(),
                 writeback_index: AtomicU64::new(0),
                 last_write: AtomicU64::new(0),
+                cleaning: AtomicBool::new(false),
+                unwritten_pages_max: AtomicUsize::new(usize::MAX),
                 _keeps: keeps,
             }
         })
@@ -314,6 +320,13 @@ impl AddressSpace {
         let word = self.core.pool.get(id)?.add_store();
         let store = Store::new(self, id, index, word);
         (!word.has(FROZEN) && self.page(id).is(self.id, index)).then_some(store)
+    }
+
+    /// A page on which the caller has a pin, entered for a store; `None` when it left the mapping.
+    pub(crate) fn enter_pinned(&self, id: PageId, index: PageIndex) -> Option<Store<'_>> {
+        let word = self.page(id).add_store();
+        let store = Store::new(self, id, index, word);
+        (!word.has(FROZEN)).then_some(store)
     }
 
     /// A page of the same run of frames as `index`, to place a new frame beside.

@@ -11,6 +11,7 @@ use mpage_mem::{Arena, ArenaOptions};
 use crate::address_space::{AddressSpace, Keeps, Operations};
 use crate::backing_dev::BackingDev;
 use crate::core::{Core, DirtyLimits};
+use crate::device_sync::DeviceSync;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::CachedFile;
 use crate::flusher::Flusher;
@@ -223,6 +224,11 @@ impl PageCache {
     /// The first failure met; everything was tried.
     pub fn sync(&self) -> Result<()> {
         sync_all(&self.core, &self.core.mappings.all())
+    }
+
+    /// A handle that syncs all files of a device and is told of each error on it once.
+    pub fn device_sync(&self, dev: &Arc<BackingDev>) -> DeviceSync {
+        DeviceSync::new(&self.core, dev)
     }
 
     /// The counters now.

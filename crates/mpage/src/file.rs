@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mpage_mem::FrameId;
 
-use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
+use crate::address_space::AddressSpace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::errseq::Cursor;
 use crate::filemap::{self, checked_range};
@@ -13,13 +13,11 @@ use crate::fsync::{self, RangeSteps};
 use crate::get_block::{Purpose, SyncKind};
 use crate::may_wait::MayWait;
 use crate::mpage::DirectIo;
-use crate::page::PageId;
+use crate::pinned_page::PinnedPage;
 use crate::readahead::{get_block_of, read_page};
-use crate::reclaim::{get_frame, get_page, make_room};
+use crate::reclaim::{get_frame, get_page};
 use crate::truncate;
-use crate::units::{
-    FILE_SIZE_MAX, PAGE_BYTES, PAGE_SIZE, PageIndex, SectorMask, pages_touched, part_in_page,
-};
+use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
 
 /// One open of a cached file, with its own record of which write errors it was told of. A clone is
 /// a duplicate of the open: the two share that record. Linux: `struct file`.
@@ -313,14 +311,12 @@ impl CachedFile {
             let pin = get_page(&self.space, index, false, &may_wait);
             read_page(&self.space, &pin, SectorMask::ALL, &may_wait)?;
             if !pin.word().has(crate::page::FROZEN) {
-                let (id, index) = pin.leak();
-                let file = self.clone();
-                return Ok(PinnedPage { file, id, index });
+                return Ok(PinnedPage::new(self.clone(), pin.leak()));
             }
         }
     }
 
-    fn check_writable(&self, op: &'static str) -> Result<()> {
+    pub(crate) fn check_writable(&self, op: &'static str) -> Result<()> {
         match self.open.writable {
             true => Ok(()),
             false => Err(Error::new(ErrorKind::ReadOnly, op).because("open the file for writing")),
@@ -340,85 +336,5 @@ impl CachedFile {
 impl std::fmt::Debug for CachedFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CachedFile").field("mapping", &self.space).finish_non_exhaustive()
-    }
-}
-
-/// A page of a file that stays in memory: the application's buffer is the cache's page.
-///
-/// It is written through [`write`](Self::write) alone, which copies it aside first when a write of
-/// it is on its way to the device. A sync of its range covers what was written before the sync.
-pub struct PinnedPage {
-    file: CachedFile,
-    id: PageId,
-    index: PageIndex,
-}
-
-impl PinnedPage {
-    /// The page's place in its file.
-    pub fn index(&self) -> PageIndex {
-        self.index
-    }
-
-    /// Copies bytes of the page out; false, and nothing was copied, when the page was truncated
-    /// away.
-    ///
-    /// # Panics
-    ///
-    /// When the range does not lie in the page.
-    pub fn read(&self, offset: usize, to: &mut [u8]) -> bool {
-        assert!(offset + to.len() <= PAGE_SIZE, "the range lies in the page");
-        to.is_empty() || self.file.space.read_cached(self.index, offset, to)
-    }
-
-    /// Copies bytes into the page and makes it dirty. False, and nothing happened, when the page
-    /// was truncated away. Waits for a free frame when a write of the page is in flight and none is
-    /// free.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidInput` when the range is not inside the page and the file; `ReadOnly`; those of
-    /// reserving room.
-    pub fn write(&self, offset: usize, from: &[u8]) -> Result<bool> {
-        self.file.check_writable("write")?;
-        let space = &self.file.space;
-        self.check_inside(offset, from.len())?;
-        filemap::reserve(space, self.index, offset..offset + from.len())?;
-        let pin = std::mem::ManuallyDrop::new(PagePin::adopt(space, self.id, self.index));
-        let sectors = space.block_size().sectors_touched(offset..offset + from.len());
-        loop {
-            let Some(store) = Store::enter(&pin) else { return Ok(false) };
-            // Again, entered: whoever lowers the size waits for us before it zeroes what is beyond.
-            self.check_inside(offset, from.len())?;
-            if store.make_writable().is_err() {
-                drop(store);
-                make_room(space.core(), &MayWait::no_bio_held());
-                continue;
-            }
-            store.write(offset, from);
-            return Ok(store.finish(sectors, 0) != Dirtied::Detached);
-        }
-    }
-}
-
-impl PinnedPage {
-    fn check_inside(&self, offset: usize, len: usize) -> Result<()> {
-        let inside = part_in_page(&(0..self.file.space.size()), self.index).end;
-        if len > 0 && offset.checked_add(len).is_some_and(|end| end <= inside) {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::InvalidInput, "write")
-            .because("the range is empty, or not inside the page and the file"))
-    }
-}
-
-impl Drop for PinnedPage {
-    fn drop(&mut self) {
-        drop(PagePin::adopt(&self.file.space, self.id, self.index));
-    }
-}
-
-impl std::fmt::Debug for PinnedPage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PinnedPage").field("index", &self.index).finish_non_exhaustive()
     }
 }

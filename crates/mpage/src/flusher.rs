@@ -193,6 +193,10 @@ impl Worker {
 
 /// Writes up to a slice of a file: what an earlier slice left in io, else what is dirty now.
 fn clean_slice(mapping: &AddressSpace, wbc: &mut WritebackControl) -> crate::error::Result<()> {
+    let Some(_cleaning) = mapping.try_begin_cleaning() else {
+        wbc.pages_skipped += 1;
+        return Ok(());
+    };
     if !mapping.has_leftovers() {
         let _joined = mapping.splice(&(0..FILE_SIZE_MAX), SyncMode::Cleaning);
     }

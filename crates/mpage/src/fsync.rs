@@ -138,6 +138,7 @@ pub(crate) fn sync_file_range(
 /// Begins to write what is dirty in byte `range`, passing over pages in use: advice, and no
 /// promise. Linux: `filemap_flush()`.
 pub(crate) fn clean_range(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let Some(_cleaning) = space.try_begin_cleaning() else { return Ok(()) };
     let get_block = space.ops().get_block.clone();
     let mut wbc = WritebackControl::cleaning(i64::MAX);
     if space.has_leftovers() {

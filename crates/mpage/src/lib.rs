@@ -49,9 +49,9 @@
 //!
 //! ```text
 //! cache                               memory, devices, files
-//! file                                one open
+//! file  pinned_page                   one open, one borrowed page
 //! truncate                            taking parts away
-//! fsync  flusher                      for whom, and when
+//! fsync  flusher  device_sync         for whom, and when
 //! filemap                             reading and writing
 //! readahead                           bringing pages in
 //! reclaim  flush  identity            making room; durability; a file over itself
@@ -69,6 +69,7 @@ mod address_space;
 mod backing_dev;
 mod cache;
 mod core;
+mod device_sync;
 mod error;
 mod errseq;
 mod event;
@@ -84,6 +85,7 @@ mod mpage;
 mod page;
 mod page_pool;
 mod page_tree;
+mod pinned_page;
 mod readahead;
 mod reclaim;
 mod stats;
@@ -99,12 +101,14 @@ pub use backing_dev::BackingDev;
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
 pub use cache::OpenOptions;
 pub use cache::{Options, PageCache};
+pub use device_sync::DeviceSync;
 pub use error::{Error, ErrorKind, Result};
-pub use file::{CachedFile, PinnedPage};
+pub use file::CachedFile;
 pub use fsync::RangeSteps;
 pub use get_block::{Extent, GetBlock, MapRequest, OneBlock, Place, Purpose, SyncKind};
 pub use identity::Identity;
 pub use mpage::{generic_writepages, mpage_writepages};
+pub use pinned_page::{PinnedPage, WriteGuard};
 pub use stats::StatsSnapshot;
 pub use writeback::WritebackControl;
 pub use writepage::{PageWritten, WritePage};

@@ -5,18 +5,18 @@
 use crate::address_space::AddressSpace;
 
 /// Called after a write: wakes the flusher when enough is dirty to be worth writing, and waits
-/// while more is dirty than the cache allows. Never fails; takes no lock while it waits.
+/// while more is dirty than the cache, or the file's own limit, allows. Never fails; takes no lock while it waits.
 pub(crate) fn balance_dirty_pages(space: &AddressSpace) {
     let core = space.core();
     let limits = core.limits;
-    if core.unwritten_pages() <= limits.background_pages {
-        return;
+    let over = || core.unwritten_pages() > limits.pages || space.is_over_limit();
+    if core.unwritten_pages() > limits.background_pages {
+        space.dev().want_cleaning();
     }
-    space.dev().want_cleaning();
     let mut counted = false;
     loop {
         let ticket = core.pool.memory.ticket();
-        if core.unwritten_pages() <= limits.pages {
+        if !over() {
             return;
         }
         if !counted {

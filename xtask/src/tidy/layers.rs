@@ -16,8 +16,9 @@ const MODULES: &[&[&str]] = &[
     &["readahead"],
     &["filemap"],
     &["fsync", "flusher"],
+    &["device_sync"],
     &["truncate"],
-    &["file"],
+    &["file", "pinned_page"],
     &["cache"],
 ];
 

@@ -1,10 +1,28 @@
 //! What can be asked about a mapping.
 
 use super::*;
+use crate::units::PAGE_BYTES;
 
 impl AddressSpace {
-    /// The number of the last write of a page of byte `range` that no flush covers yet; zero when all that
-    /// was written is durable.
+    /// Lets at most `bytes` of this file be dirty or on their way before writers of it wait. The
+    /// cache's own limit holds besides.
+    pub fn set_dirty_limit(&self, bytes: u64) {
+        let pages = usize::try_from(bytes / PAGE_BYTES).unwrap_or(usize::MAX);
+        self.unwritten_pages_max.store(pages.max(1), Ordering::SeqCst);
+    }
+
+    /// True while more of this file is dirty or on its way than its limit allows.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        let limit = self.unwritten_pages_max.load(Ordering::SeqCst);
+        if limit == usize::MAX {
+            return false;
+        }
+        let state = self.lock();
+        state.dirty + state.writeback > limit
+    }
+
+    /// The number of the last write of a page of byte `range` that no flush covers yet; zero when
+    /// all that was written is durable.
     pub(crate) fn last_unflushed_write(&self, range: &Range<u64>) -> u64 {
         let state = self.lock();
         let mut pages = pages_touched(range);

@@ -11,6 +11,12 @@ impl AddressSpace {
         self.lock().tree.copy_mark(pages_touched(range), Mark::Dirty, mode.mark())
     }
 
+    /// Begins a cleaning walk; `None` when one is under way: it does what a second would.
+    pub(crate) fn try_begin_cleaning(&self) -> Option<Cleaning<'_>> {
+        let taken = self.cleaning.swap(true, Ordering::SeqCst);
+        (!taken).then_some(Cleaning(self))
+    }
+
     /// True when an earlier cleaning walk left pages in io.
     pub fn has_leftovers(&self) -> bool {
         self.lock().tree.next(0..u64::MAX, Mark::ToWrite).is_some()
@@ -314,5 +320,14 @@ impl AddressSpace {
             }
         }
         found
+    }
+}
+
+/// The one cleaning walk of a mapping; over when dropped. Linux: `I_SYNC`.
+pub(crate) struct Cleaning<'a>(&'a AddressSpace);
+
+impl Drop for Cleaning<'_> {
+    fn drop(&mut self) {
+        self.0.cleaning.store(false, Ordering::SeqCst);
     }
 }

@@ -123,6 +123,10 @@ impl<'a, 'w> Walk<'a, 'w> {
             }
             let page = match pin.try_lock() {
                 Ok(page) => page,
+                Err(pin) if self.wbc.is_cleaning() => {
+                    self.pass_over(pin.index());
+                    return Ok(());
+                }
                 Err(pin) => pin.lock(&self.hand.empty()),
             };
             if self.write_locked(&page, marks)? {
