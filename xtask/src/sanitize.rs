@@ -41,6 +41,7 @@ fn test(sanitizer: &str, flags: &str, package: &str) -> Result<(), Failure> {
         .arg(target().join(sanitizer))
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", flags)
+        .env("RUST_TEST_THREADS", "1")
         .env("TSAN_OPTIONS", format!("suppressions={}", root().join(SUPPRESSIONS).display()));
     let passed = run_tests(&mut command)?;
     println!("sanitize: {passed} tests of {package} passed under the {sanitizer} sanitizer");

@@ -61,6 +61,11 @@ impl Core {
     pub(crate) fn unwritten_pages(&self) -> usize {
         self.dirty_pages.load(Ordering::SeqCst) + self.writeback_pages.load(Ordering::SeqCst)
     }
+
+    /// Asks the flushers of all devices that have something dirty to write it.
+    pub(crate) fn want_cleaning(&self) {
+        self.mappings.dirty().iter().for_each(|mapping| mapping.dev().want_cleaning());
+    }
 }
 
 /// The mappings of one cache, and which of them are dirty since when.

@@ -79,7 +79,7 @@ pub(crate) fn make_room(core: &Core, _: &MayWait<'_>) {
         return;
     }
     core.stats.waits_for_memory.add(1);
-    core.mappings.dirty().iter().for_each(|mapping| mapping.dev().want_cleaning());
+    core.want_cleaning();
     core.pool.memory.wait(ticket);
 }
 

@@ -23,7 +23,8 @@ pub(crate) fn balance_dirty_pages(space: &AddressSpace) {
             core.stats.waits_for_cleaning.add(1);
             counted = true;
         }
-        space.dev().want_cleaning();
+        // What is over the limit may be dirty on another device than this file's.
+        core.want_cleaning();
         core.pool.memory.wait(ticket);
     }
 }
