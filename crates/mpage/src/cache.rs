@@ -112,8 +112,8 @@ impl PageCache {
             background_pages: pages(options.dirty_background_percent),
             pages: pages(options.dirty_percent).max(1),
         };
-        let nodes = u32::try_from(frames).ok().and_then(|n| n.checked_add(SPARE_NODES));
-        let nodes = NodePool::new(nodes.expect("the arena numbers frames by 32 bits"));
+        let frames = u32::try_from(frames).expect("check() has bounded the frames");
+        let nodes = NodePool::new(frames + SPARE_NODES);
         let core = Core::new(PagePool::new(Arc::new(arena)), nodes, limits);
         Ok(PageCache { core: Arc::new(core), flushers: Mutex::default(), files: Mutex::default() })
     }

@@ -20,12 +20,12 @@
 //!
 //! # What it is
 //!
-//! A [`PageCache`] has a fixed amount of memory. It caches files ([`AddressSpace`]), each on a device
-//! ([`mpage_block::BlockDevice`]), whose blocks a file system finds for it ([`GetBlock`]). A
+//! A [`PageCache`] has a fixed amount of memory. It caches files ([`AddressSpace`]), each on a
+//! device ([`mpage_block::BlockDevice`]), whose blocks a file system finds for it ([`GetBlock`]). A
 //! [`CachedFile`] is one open of such a file: it reads and writes cached bytes without a lock or a
 //! system call, and its [`fsync`](CachedFile::fsync) means that the bytes are on the medium.
-//! [`mpage_writepages`] turns dirty pages into few, large writes; it can be called by whoever builds
-//! a file system, with pages that [`AddressSpace::splice`] put into io.
+//! [`mpage_writepages`] turns dirty pages into few, large writes; it can be called by whoever
+//! builds a file system, with pages that [`AddressSpace::splice`] put into io.
 //!
 //! # What it promises
 //!

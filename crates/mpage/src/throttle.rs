@@ -5,7 +5,8 @@
 use crate::address_space::AddressSpace;
 
 /// Called after a write: wakes the flusher when enough is dirty to be worth writing, and waits
-/// while more is dirty than the cache, or the file's own limit, allows. Never fails; takes no lock while it waits.
+/// while more is dirty than the cache, or the file's own limit, allows. Never fails; takes no lock
+/// while it waits.
 pub(crate) fn balance_dirty_pages(space: &AddressSpace) {
     let core = space.core();
     let limits = core.limits;
