@@ -15,6 +15,7 @@ use std::ops::Range;
 use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fsync::write_and_wait;
+use crate::get_block::{MapRequest, Place, Purpose};
 use crate::may_wait::MayWait;
 use crate::page::{FILLING, FROZEN};
 use crate::page_tree::Mark;
@@ -110,7 +111,7 @@ fn drop_pages(space: &AddressSpace, mut pages: Range<u64>, may_wait: &MayWait<'_
 
 /// Zeroes bytes `edge`, which lie in one page. Blocks wholly inside lose their place: they are
 /// neither read nor written, and what was dirty in them is dropped. Of blocks partly inside the
-/// rest is kept, and they are written.
+/// rest is kept, and they are written, unless they are holes.
 fn zero_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) -> Result<()> {
     if edge.start >= edge.end {
         return Ok(());
@@ -126,7 +127,7 @@ fn zero_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) ->
             None => get_page(space, index, true, may_wait),
         };
         read_page(space, &pin, kept, may_wait)?;
-        if zero_page(space, pin, part.clone(), (freed, kept), may_wait) {
+        if zero_page(space, pin, part.clone(), (freed, kept), may_wait)? {
             space.wait_for_writes(edge);
             return Ok(());
         }
@@ -144,31 +145,49 @@ fn zero_page(
     part: Range<usize>,
     (freed, kept): (SectorMask, SectorMask),
     may_wait: &MayWait<'_>,
-) -> bool {
+) -> Result<bool> {
     let page = pin.lock(may_wait);
     if page.is_detached() {
-        return false;
+        return Ok(false);
     }
     let _still_dirty = space.cancel_dirty(&page, freed);
     let pin = page.unlock();
     pin.wait_until(may_wait, |word| word.has(FROZEN) || !(word.has_stores() || word.has(FILLING)));
-    let Some(store) = Store::enter(&pin) else { return false };
+    let Some(store) = Store::enter(&pin) else { return Ok(false) };
     let word = store.entered();
     let alone = word.has_one_store() && !word.has(FILLING);
     if !alone || !word.uptodate().contains(kept) || !word.dirty().and(freed).is_empty() {
-        return false;
+        return Ok(false);
     }
+    // A block that was clean just now stays so, and has a place or will have none: room for it was
+    // never set aside.
+    let holes = holes_of(space, pin.index(), kept.without(word.dirty()))?;
     if store.make_writable().is_err() {
         drop(store);
         make_room(space.core(), may_wait);
-        return false;
+        return Ok(false);
     }
     store.zero(part.start, part.len());
     space.page(pin.id()).set_uptodate(freed);
-    if kept.is_empty() {
-        return true;
+    let kept = kept.without(holes);
+    Ok(kept.is_empty() || store.finish(kept, 0) != Dirtied::Detached)
+}
+
+/// The sectors of `clean` blocks of a page that are nowhere on the device.
+fn holes_of(space: &AddressSpace, index: PageIndex, clean: SectorMask) -> Result<SectorMask> {
+    let mut holes = SectorMask::NONE;
+    let Some(get_block) = &space.ops().get_block else { return Ok(holes) };
+    let size = space.block_size();
+    for run in clean.runs() {
+        for start in run.step_by(usize::try_from(size.bytes()).expect("at most a page")) {
+            let first = size.block_of(index.start() + start as u64);
+            let request = MapRequest { first, count: 1, purpose: Purpose::Read, may_wait: true };
+            if get_block.get_block(&request)?.place == Place::Hole {
+                holes = holes.or(size.sectors_touched(start..start + 1));
+            }
+        }
     }
-    store.finish(kept, 0) != Dirtied::Detached
+    Ok(holes)
 }
 
 /// Takes byte `range`, whole blocks of it, out of the file: what follows moves to its front. What
