@@ -64,7 +64,8 @@ impl PinnedPage {
     /// memory is the guard's to change: a write of the page that was in flight goes on with a copy.
     /// What was stored becomes dirty when the guard is dropped, and is covered by syncs from then
     /// on; a sync before that neither waits for the guard nor promises what it stored. Truncating,
-    /// punching or invalidating the page waits for the guard, so its holder must not.
+    /// punching or invalidating the page waits for the guard, so its holder must not. Waits itself
+    /// while a range of the page is being removed.
     ///
     /// `None` when the page was truncated away.
     ///
@@ -74,10 +75,16 @@ impl PinnedPage {
     pub fn write_guard(&self) -> Result<Option<WriteGuard<'_>>> {
         self.file.check_writable("write")?;
         let space: &AddressSpace = self.file.mapping();
-        let inside = part_in_page(&(0..space.size()), self.index).end;
-        filemap::reserve(space, self.index, 0..inside)?;
         loop {
+            let inside = part_in_page(&(0..space.size()), self.index).end;
+            filemap::reserve(space, self.index, 0..inside)?;
             let Some(store) = space.enter_pinned(self.id, self.index) else { return Ok(None) };
+            if space.is_removing(self.index) {
+                // What is stored now could be on its way to blocks while they are freed.
+                drop(store);
+                space.wait_for_removal(self.index);
+                continue;
+            }
             if store.make_writable().is_ok() {
                 return Ok(Some(WriteGuard {
                     page: self,
