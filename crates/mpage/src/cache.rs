@@ -1,10 +1,8 @@
 //! A page cache: its memory, its devices and their flushers, its files.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use mpage_block::{BlockDevice, Errno, FileDevice, FileOptions};
+use mpage_block::BlockDevice;
 use mpage_locks::Mutex;
 use mpage_mem::{Arena, ArenaOptions};
 
@@ -13,15 +11,18 @@ use crate::backing_dev::BackingDev;
 use crate::core::{Core, DirtyLimits};
 use crate::device_sync::DeviceSync;
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::CachedFile;
 use crate::flusher::Flusher;
 use crate::fsync::sync_all;
-use crate::identity::Identity;
 use crate::page::Page;
 use crate::page_pool::PagePool;
 use crate::page_tree::{NODE_BYTES, NodePool};
 use crate::stats::StatsSnapshot;
 use crate::units::{BlockSize, FILE_SIZE_MAX, PAGE_SIZE};
+
+#[cfg(not(any(mpage_loom, mpage_shuttle)))]
+mod open;
+#[cfg(not(any(mpage_loom, mpage_shuttle)))]
+pub use open::OpenOptions;
 
 /// What a cache may use, and when it writes.
 #[derive(Clone, Debug)]
@@ -40,8 +41,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// The least memory a cache works with, in bytes.
-    pub const MEMORY_MIN: usize = 256 << 10;
+    /// The least memory a cache works with, in bytes. A checker of schedules wants few pages.
+    pub const MEMORY_MIN: usize =
+        if cfg!(any(mpage_loom, mpage_shuttle)) { 32 << 10 } else { 256 << 10 };
 }
 
 impl Default for Options {
@@ -62,24 +64,6 @@ const PAGE_COST: usize = PAGE_SIZE + size_of::<Page>() + NODE_BYTES + 2 * size_o
 /// Nodes beyond one a page: two paths of a tree of full height.
 const SPARE_NODES: u32 = 24;
 
-/// How to open a file.
-#[derive(Clone, Debug)]
-pub struct OpenOptions {
-    /// For writing too. Default: true.
-    pub write: bool,
-    /// Make it if it does not exist. Default: true.
-    pub create: bool,
-    /// Direct I/O below the cache. Without it the kernel caches the file a second time, and its
-    /// write errors may be told to somebody else. Default: true.
-    pub direct: bool,
-}
-
-impl Default for OpenOptions {
-    fn default() -> OpenOptions {
-        OpenOptions { write: true, create: true, direct: true }
-    }
-}
-
 /// A page cache with a fixed amount of memory, over any number of devices and files. Several may
 /// live in one process; nothing is global.
 ///
@@ -88,7 +72,8 @@ impl Default for OpenOptions {
 pub struct PageCache {
     core: Arc<Core>,
     flushers: Mutex<Vec<Flusher>>,
-    files: Mutex<HashMap<(u64, u64), Weak<AddressSpace>>>,
+    #[cfg(not(any(mpage_loom, mpage_shuttle)))]
+    files: open::OpenFiles,
 }
 
 impl PageCache {
@@ -115,7 +100,12 @@ impl PageCache {
         let frames = u32::try_from(frames).expect("check() has bounded the frames");
         let nodes = NodePool::new(frames + SPARE_NODES);
         let core = Core::new(PagePool::new(Arc::new(arena)), nodes, limits);
-        Ok(PageCache { core: Arc::new(core), flushers: Mutex::default(), files: Mutex::default() })
+        Ok(PageCache {
+            core: Arc::new(core),
+            flushers: Mutex::default(),
+            #[cfg(not(any(mpage_loom, mpage_shuttle)))]
+            files: open::OpenFiles::default(),
+        })
     }
 
     /// Adds a device, and starts its flusher.
@@ -174,48 +164,6 @@ impl PageCache {
         Ok(AddressSpace::new(&self.core, dev, block_size, size, ops, keeps))
     }
 
-    /// Opens a regular file or block device through the cache. Opens of one file share its pages.
-    ///
-    /// # Errors
-    ///
-    /// What keeps the file from being opened: missing, in use by somebody else, mounted, without
-    /// direct I/O. The message names the path and the remedy.
-    pub fn open(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<CachedFile> {
-        let path = path.as_ref();
-        let mut files = self.files.lock();
-        let known = identity_of(path).and_then(|key| files.get(&key)?.upgrade());
-        if let Some(space) = known {
-            return Ok(CachedFile::new(space, options.write));
-        }
-        let file_options = FileOptions {
-            read_only: !options.write,
-            create: options.create && options.write,
-            direct: options.direct,
-            ..FileOptions::default()
-        };
-        let opened = FileDevice::open(path, &file_options).map_err(open_error)?;
-        let size = opened.len().map_err(|errno| Error::new(ErrorKind::Device(errno), "open"))?;
-        let fixed = opened.limits().capacity.is_some();
-        let failed = |errno| Error::new(ErrorKind::Device(errno), "open");
-        let key = opened.identity().map_err(failed)?;
-        let device: Arc<dyn BlockDevice> = Arc::new(opened);
-        let block_size = BlockSize::new(device.limits().alignment).ok_or_else(|| {
-            Error::new(ErrorKind::InvalidInput, "open")
-                .because("the device's sectors are larger than a page")
-        })?;
-        let map = match fixed {
-            true => Identity::new(Arc::clone(&device), block_size),
-            false => Identity::resizable(Arc::clone(&device), block_size, size),
-        };
-        let ops = Operations { get_block: Some(Arc::new(map)), ..Operations::default() };
-        let (dev, flusher) = self.start_flusher(device)?;
-        let space = self.new_mapping(&dev, block_size, size, ops, Some(Box::new(flusher)))?;
-        files.retain(|_, space| space.strong_count() > 0);
-        let _closed = files.insert(key, Arc::downgrade(&space));
-        drop(files);
-        Ok(CachedFile::new(space, options.write))
-    }
-
     /// Makes everything dirty at the call durable, on all devices: starts all, then waits, then
     /// flushes each device. Uses up no open's errors.
     ///
@@ -264,26 +212,6 @@ fn check(options: &Options) -> Result<()> {
         return wrong("dirty percentages must rise from background to limit, up to 100".into());
     }
     Ok(())
-}
-
-fn identity_of(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    // A path that cannot be looked at is reported by opening it.
-    let metadata = std::fs::metadata(path);
-    metadata.map_or(None, |metadata| Some((metadata.dev(), metadata.ino())))
-}
-
-fn open_error(error: mpage_block::OpenError) -> Error {
-    use mpage_block::OpenError as E;
-    let errno = match &error {
-        E::EmptyPath | E::Missing { .. } => Errno::NOENT,
-        E::Permission { .. } => Errno::ACCESS,
-        E::ReadOnly { .. } => Errno::ROFS,
-        E::Directory { .. } => Errno::ISDIR,
-        E::Held { .. } | E::Busy { .. } => Errno::BUSY,
-        _ => Errno::INVAL,
-    };
-    Error::new(ErrorKind::Device(errno), "open").because(error.to_string())
 }
 
 impl Drop for PageCache {

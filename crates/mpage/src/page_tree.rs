@@ -19,10 +19,11 @@ use mpage_locks::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::page::PageId;
 use crate::units::PageIndex;
 
-const BITS: u32 = 6;
+/// A checker of schedules follows each slot: it gets small nodes, and taller trees.
+const BITS: u32 = if cfg!(any(mpage_loom, mpage_shuttle)) { 2 } else { 6 };
 const SLOTS: usize = 1 << BITS;
 /// Levels that 64-bit indices can need.
-const LEVELS_MAX: usize = 11;
+const LEVELS_MAX: usize = u64::BITS.div_ceil(BITS) as usize;
 const MARKS: usize = 5;
 
 /// What a page of the tree can be marked as.
@@ -463,7 +464,7 @@ fn within(base: u64, level: u32, first: u64, last: u64) -> u64 {
     if low > top || last < base {
         return 0;
     }
-    (u64::MAX << low) & (u64::MAX >> (top - high))
+    (u64::MAX << low) & (u64::MAX >> (u64::from(u64::BITS - 1) - high))
 }
 
 #[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]

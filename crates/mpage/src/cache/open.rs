@@ -1,0 +1,100 @@
+//! Files of the operating system through a cache.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use mpage_block::{BlockDevice, Errno, FileDevice, FileOptions};
+use mpage_locks::Mutex;
+
+use super::PageCache;
+use crate::address_space::{AddressSpace, Operations};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::CachedFile;
+use crate::identity::Identity;
+use crate::units::BlockSize;
+
+/// The mappings of open files, by device and inode number.
+pub(super) type OpenFiles = Mutex<HashMap<(u64, u64), Weak<AddressSpace>>>;
+
+/// How to open a file.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// For writing too. Default: true.
+    pub write: bool,
+    /// Make it if it does not exist. Default: true.
+    pub create: bool,
+    /// Direct I/O below the cache. Without it the kernel caches the file a second time, and its
+    /// write errors may be told to somebody else. Default: true.
+    pub direct: bool,
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        OpenOptions { write: true, create: true, direct: true }
+    }
+}
+
+impl PageCache {
+    /// Opens a regular file or block device through the cache. Opens of one file share its pages.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the file from being opened: missing, in use by somebody else, mounted, without
+    /// direct I/O. The message names the path and the remedy.
+    pub fn open(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<CachedFile> {
+        let path = path.as_ref();
+        let mut files = self.files.lock();
+        let known = identity_of(path).and_then(|key| files.get(&key)?.upgrade());
+        if let Some(space) = known {
+            return Ok(CachedFile::new(space, options.write));
+        }
+        let file_options = FileOptions {
+            read_only: !options.write,
+            create: options.create && options.write,
+            direct: options.direct,
+            ..FileOptions::default()
+        };
+        let opened = FileDevice::open(path, &file_options).map_err(open_error)?;
+        let size = opened.len().map_err(|errno| Error::new(ErrorKind::Device(errno), "open"))?;
+        let fixed = opened.limits().capacity.is_some();
+        let failed = |errno| Error::new(ErrorKind::Device(errno), "open");
+        let key = opened.identity().map_err(failed)?;
+        let device: Arc<dyn BlockDevice> = Arc::new(opened);
+        let block_size = BlockSize::new(device.limits().alignment).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "open")
+                .because("the device's sectors are larger than a page")
+        })?;
+        let map = match fixed {
+            true => Identity::new(Arc::clone(&device), block_size),
+            false => Identity::resizable(Arc::clone(&device), block_size, size),
+        };
+        let ops = Operations { get_block: Some(Arc::new(map)), ..Operations::default() };
+        let (dev, flusher) = self.start_flusher(device)?;
+        let space = self.new_mapping(&dev, block_size, size, ops, Some(Box::new(flusher)))?;
+        files.retain(|_, space| space.strong_count() > 0);
+        let _closed = files.insert(key, Arc::downgrade(&space));
+        drop(files);
+        Ok(CachedFile::new(space, options.write))
+    }
+}
+
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    // A path that cannot be looked at is reported by opening it.
+    let metadata = std::fs::metadata(path);
+    metadata.map_or(None, |metadata| Some((metadata.dev(), metadata.ino())))
+}
+
+fn open_error(error: mpage_block::OpenError) -> Error {
+    use mpage_block::OpenError as E;
+    let errno = match &error {
+        E::EmptyPath | E::Missing { .. } => Errno::NOENT,
+        E::Permission { .. } => Errno::ACCESS,
+        E::ReadOnly { .. } => Errno::ROFS,
+        E::Directory { .. } => Errno::ISDIR,
+        E::Held { .. } | E::Busy { .. } => Errno::BUSY,
+        _ => Errno::INVAL,
+    };
+    Error::new(ErrorKind::Device(errno), "open").because(error.to_string())
+}
