@@ -144,7 +144,7 @@ pub(crate) enum Start {
     Started { before: Word, own_frame: bool, still_dirty: bool },
     /// A store is in progress and the caller would not sample.
     Busy,
-    /// The page is under I/O, out of its mapping, or not dirty where the caller wanted to write.
+    /// The page is under I/O, out of its mapping, or dirty elsewhere than the caller saw it.
     Changed,
 }
 
@@ -327,12 +327,20 @@ impl Page {
     }
 
     /// Takes `sectors` from dirty and sets WRITEBACK, in one exchange (protocol 4). Mapping lock
-    /// held. `sample`: start even though a store is in progress, without the page's own frame.
-    pub(crate) fn start_writeback(&self, sectors: SectorMask, sample: bool) -> Start {
+    /// held. `seen`: what the caller saw dirty when it chose `sectors`; what was dirtied since may
+    /// belong to the snapshot of somebody whose mark goes with this write, so the caller looks
+    /// again. `sample`: start even though a store is in progress, without the page's own frame.
+    pub(crate) fn start_writeback(
+        &self,
+        sectors: SectorMask,
+        seen: SectorMask,
+        sample: bool,
+    ) -> Start {
         let mut old = self.word.load(Ordering::SeqCst);
         loop {
             let word = Word(old);
-            if word.has(WRITEBACK | FROZEN) || !word.dirty().contains(sectors) {
+            let as_seen = word.dirty().contains(sectors) && seen.contains(word.dirty());
+            if word.has(WRITEBACK | FROZEN) || !as_seen {
                 return Start::Changed;
             }
             let own_frame = !word.has_stores();

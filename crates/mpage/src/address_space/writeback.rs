@@ -48,17 +48,17 @@ impl AddressSpace {
 
     /// Puts a locked page under writeback: takes `sectors` from dirty, the page from io, and enters
     /// it in the table of writes in flight under `number`, all at one instant. A fresh number is
-    /// drawn when there is none. Linux: `folio_clear_dirty_for_io()` and
-    /// `__folio_start_writeback()`.
+    /// drawn when there is none. `seen` is what the caller saw dirty. Linux:
+    /// `folio_clear_dirty_for_io()` and `__folio_start_writeback()`.
     pub(crate) fn start_writeback(
         &self,
         page: &PageLock<'_>,
-        sectors: SectorMask,
+        (sectors, seen): (SectorMask, SectorMask),
         sample: bool,
         number: &mut Option<u64>,
     ) -> Result<Started, Start> {
         let mut state = self.lock();
-        let start = self.page(page.id()).start_writeback(sectors, sample);
+        let start = self.page(page.id()).start_writeback(sectors, seen, sample);
         let Start::Started { before, still_dirty, own_frame } = start else { return Err(start) };
         let mut freed = None;
         let index = page.index();

@@ -35,6 +35,8 @@ impl Run {
 pub(super) struct PageMap {
     runs: [Run; SECTORS_PER_PAGE],
     len: usize,
+    /// What was to be mapped.
+    pub(super) wanted: SectorMask,
     /// Wanted sectors that are nowhere on the device.
     pub(super) holes: SectorMask,
     /// Submit right after this page. Linux: `buffer_boundary()`.
@@ -42,9 +44,15 @@ pub(super) struct PageMap {
 }
 
 impl PageMap {
-    fn empty() -> PageMap {
+    fn empty(wanted: SectorMask) -> PageMap {
         let none = Run { sector: Sector(0), offset: 0, len: 0 };
-        PageMap { runs: [none; SECTORS_PER_PAGE], len: 0, holes: SectorMask::NONE, boundary: false }
+        PageMap {
+            runs: [none; SECTORS_PER_PAGE],
+            len: 0,
+            wanted,
+            holes: SectorMask::NONE,
+            boundary: false,
+        }
     }
 
     /// The runs, ascending in the page.
@@ -98,7 +106,7 @@ impl<'a> Mapper<'a> {
         run_pages: impl Fn() -> u64,
         may_wait: bool,
     ) -> (PageMap, Result<()>) {
-        let mut map = PageMap::empty();
+        let mut map = PageMap::empty(wanted);
         for part in wanted.runs() {
             if let Err(error) = self.map_part(&mut map, index, part, &run_pages, may_wait) {
                 return (map, Err(error));

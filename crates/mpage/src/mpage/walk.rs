@@ -196,7 +196,7 @@ impl<'a, 'w> Walk<'a, 'w> {
 
     /// Puts the mapped sectors of a locked page under writeback and into bios. False: look again.
     fn start(&mut self, page: &PageLock<'a>, map: &PageMap) -> Result<bool> {
-        let sectors = map.mapped();
+        let sectors = (map.mapped(), map.wanted);
         let [run] = map.runs() else { return self.start_split(page, map) };
         self.hand.prepare(run.sector);
         let mut started = self.space.start_writeback(page, sectors, false, self.hand.number());
@@ -228,7 +228,8 @@ impl<'a, 'w> Walk<'a, 'w> {
     /// progress.
     fn start_split(&mut self, page: &PageLock<'a>, map: &PageMap) -> Result<bool> {
         let mut number = None;
-        let mut started = self.space.start_writeback(page, map.mapped(), false, &mut number);
+        let sectors = (map.mapped(), map.wanted);
+        let mut started = self.space.start_writeback(page, sectors, false, &mut number);
         let mut sample = None;
         if started.as_ref().err() == Some(&Start::Busy) {
             if self.wbc.is_cleaning() {
@@ -236,7 +237,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                 return Ok(true);
             }
             sample = Some(self.sample_frame(page.index()));
-            started = self.space.start_writeback(page, map.mapped(), true, &mut number);
+            started = self.space.start_writeback(page, sectors, true, &mut number);
         }
         let pool = &self.space.core().pool;
         let Ok(started) = started else {
@@ -373,10 +374,16 @@ impl<'a, 'w> PageByPage<'a, 'w> {
     }
 
     /// Samples the page, which frees it for stores at once, and hands the sample over.
-    fn write(&mut self, page: PageLock<'a>, dirty: SectorMask) -> Result<()> {
+    fn write(&mut self, page: PageLock<'a>, mut dirty: SectorMask) -> Result<()> {
         let mut number = None;
-        let Ok(started) = self.space.start_writeback(&page, dirty, true, &mut number) else {
-            return Ok(());
+        let started = loop {
+            match self.space.start_writeback(&page, (dirty, dirty), true, &mut number) {
+                Ok(started) => break started,
+                Err(_) => dirty = self.space.cancel_dirty_beyond_end(&page),
+            }
+            if dirty.is_empty() {
+                return Ok(());
+            }
         };
         let mut bytes = vec![0; PAGE_SIZE];
         let inside = part_in_page(&(0..started.size), page.index()).end;
