@@ -15,7 +15,7 @@ use crate::may_wait::MayWait;
 use crate::mpage::DirectIo;
 use crate::pinned_page::PinnedPage;
 use crate::readahead::{get_block_of, read_page};
-use crate::reclaim::{get_frame, get_page};
+use crate::reclaim::{get_frame, get_page, try_get_frame};
 use crate::truncate;
 use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
 
@@ -240,20 +240,28 @@ impl CachedFile {
         if range.is_empty() {
             return Ok(());
         }
+        // Nobody else brings the range into the cache, dirties it or frees its blocks meanwhile.
+        let pages = pages_touched(&range);
+        self.space.begin_removal(&pages, None);
+        let result = self.write_removed(from, &range);
+        self.space.end_removal(&pages);
+        result
+    }
+
+    /// Writes past the cache into `range`, which is registered as being removed.
+    fn write_removed(&self, from: &[u8], range: &Range<u64>) -> Result<()> {
         let size = self.space.block_size();
         if let Some(get_block) = &self.space.ops().get_block {
             get_block.reserve(size.block_of(range.start)..size.block_after(range.end))?;
         }
-        truncate::invalidate_strict(&self.space, &range)?;
+        truncate::invalidate_strict(&self.space, range)?;
         self.direct(range.clone(), Purpose::Write, |space, part, frame, to| {
-            let at = usize::try_from(part.start - offset).expect("inside the buffer");
+            let at = usize::try_from(part.start - range.start).expect("inside the buffer");
             let len = usize::try_from(part.end - part.start).expect("inside a page");
             space.core().pool.arena().write(frame, to, &from[at..at + len]);
         })?;
-        while !self.space.try_grow(range.end) {
-            self.space.wait_for_removal(PageIndex::of(range.end - 1));
-        }
-        truncate::invalidate_strict(&self.space, &range)
+        self.space.grow_while_removing(range.end);
+        truncate::invalidate_strict(&self.space, range)
     }
 
     /// Moves bytes `range` between the device and frames, a few pages at a time; `copy` fills a
@@ -268,13 +276,21 @@ impl CachedFile {
         let (size, pool) = (self.space.block_size(), &self.space.core().pool);
         let mut at = range.start;
         while at < range.end {
-            let stop = range.end.min((at / PAGE_BYTES + DIRECT_PAGES) * PAGE_BYTES);
+            let mut stop = range.end.min((at / PAGE_BYTES + DIRECT_PAGES) * PAGE_BYTES);
             let mut io = DirectIo::new(&self.space, &*get_block, purpose);
             let mut frames = Vec::new();
             let mut result = Ok(());
             for index in pages_touched(&(at..stop)).map(PageIndex) {
                 let part = at.max(index.start())..stop.min(index.end());
-                let frame = get_frame(self.space.core(), index, &MayWait::no_bio_held());
+                // Who waits for a frame holds none, or all could be held by those who wait.
+                let frame = match frames.is_empty() {
+                    true => Some(get_frame(self.space.core(), index, &MayWait::no_bio_held())),
+                    false => try_get_frame(self.space.core(), index),
+                };
+                let Some(frame) = frame else {
+                    stop = part.start;
+                    break;
+                };
                 let offset = part_in_page(&part, index).start;
                 if purpose == Purpose::Write {
                     copy(&self.space, &part, frame, offset);

@@ -67,6 +67,12 @@ pub(crate) fn get_frame(core: &Core, index: PageIndex, may_wait: &MayWait<'_>) -
     }
 }
 
+/// As [`get_frame`], without waiting.
+pub(crate) fn try_get_frame(core: &Core, index: PageIndex) -> Option<FrameId> {
+    let take = || core.pool.alloc_frame(mpage_mem::Purpose::Cache, index, None);
+    take().or_else(|| drop_some(core).then(take).flatten())
+}
+
 /// Drops some pages if there are any to drop; false when there are none.
 pub(crate) fn drop_some(core: &Core) -> bool {
     evict_some(core, BATCH) > 0

@@ -57,6 +57,15 @@ impl AddressSpace {
         fits
     }
 
+    /// Lets the size grow to `size`, for whoever registered the last bytes before it.
+    pub(crate) fn grow_while_removing(&self, size: u64) {
+        let state = self.lock();
+        assert!(state.removing(PageIndex::of(size - 1)), "the caller registered the range");
+        if size > self.size() {
+            self.size.store(size, Ordering::SeqCst);
+        }
+    }
+
     /// Sets the size, for whoever removes the range of the old end.
     pub(crate) fn set_size_while_removing(&self, size: u64) {
         let state = self.lock();
