@@ -23,6 +23,8 @@ const COUNT_ONE: u64 = 1 << 17;
 #[derive(Debug, Default)]
 pub(crate) struct ErrSeq {
     word: AtomicU64,
+    /// How many errors were recorded.
+    recorded: AtomicU64,
 }
 
 /// What one open has been told so far. Shared by duplicates of the open.
@@ -34,7 +36,7 @@ pub(crate) struct Cursor {
 impl ErrSeq {
     /// No error yet.
     pub(crate) fn new() -> ErrSeq {
-        ErrSeq { word: AtomicU64::new(0) }
+        ErrSeq { word: AtomicU64::new(0), recorded: AtomicU64::new(0) }
     }
 
     /// Records an error. Never blocks. Linux: `errseq_set()`.
@@ -45,6 +47,7 @@ impl ErrSeq {
             let count = old & !(ERRNO_MASK | SEEN);
             Some(code | if old & SEEN != 0 || old == 0 { count + COUNT_ONE } else { count })
         });
+        let _before = self.recorded.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The cursor of a new open: it will be told of an error that nobody has been told of yet, and
@@ -68,6 +71,17 @@ impl ErrSeq {
                 return (last != seen).then(|| errno_of(seen));
             }
         }
+    }
+
+    /// How many errors were recorded so far, told or not.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.recorded.load(Ordering::SeqCst)
+    }
+
+    /// The last error recorded, told or not.
+    pub(crate) fn last(&self) -> Option<Errno> {
+        let now = self.word.load(Ordering::SeqCst);
+        (now != 0).then(|| errno_of(now))
     }
 
     /// True when an error has been recorded that no open has been told of.

@@ -49,10 +49,30 @@ pub(crate) fn sync_range(
     range: &Range<u64>,
     kind: SyncKind,
 ) -> Result<()> {
-    let walked = write_and_wait(space, range);
-    let metadata = sync_metadata(space, kind);
-    let flushed = flush_mapping(space);
-    report(space, cursor, range, "sync", walked.and(metadata), flushed)
+    until_quiet(space, || {
+        let walked = write_and_wait(space, range);
+        let metadata = sync_metadata(space, kind);
+        let flushed = flush_mapping(space);
+        report(space, cursor, range, "sync", walked.and(metadata), flushed)
+    })
+}
+
+/// Goes `round` again while it succeeds and an error was recorded meanwhile: that error may have
+/// been told to a duplicate of the open, and the bytes it was about be on their way again, so that
+/// nothing of it is left to see. One more round waits for them.
+fn until_quiet(space: &AddressSpace, round: impl Fn() -> Result<()>) -> Result<()> {
+    loop {
+        let recorded = space.errors.recorded();
+        let result = round();
+        if result.is_err() || space.errors.recorded() == recorded {
+            return result;
+        }
+    }
+}
+
+/// The error that keeps bytes of the mapping dirty.
+fn failed_with(space: &AddressSpace) -> Errno {
+    space.errors.last().unwrap_or(Errno::IO)
 }
 
 /// Lets the block map write its metadata; an error is recorded.
@@ -95,7 +115,7 @@ fn report(
     let told = space.check_error(cursor);
     let failed = space.failed_ranges(range);
     let errno = told.or(flushed.err()).or(walked.as_ref().err().map(|e| e.kind.errno()));
-    let errno = errno.or((!failed.is_empty()).then_some(Errno::IO));
+    let errno = errno.or((!failed.is_empty()).then(|| failed_with(space)));
     let Some(errno) = errno else { return Ok(()) };
     let mut error = Error::new(ErrorKind::Device(errno), op);
     error.retained = !failed.is_empty();
@@ -117,22 +137,23 @@ pub(crate) fn sync_file_range(
     range: &Range<u64>,
     steps: RangeSteps,
 ) -> Result<()> {
-    if steps.wait_before {
-        space.wait_for_writes(range);
+    if !steps.wait_before && !steps.wait_after {
+        return if steps.write { clean_range(space, range) } else { Ok(()) };
     }
-    let integrity = steps.wait_before && steps.wait_after;
-    let walked = match steps.write {
-        true if integrity => start_integrity(space, range),
-        true => clean_range(space, range),
-        false => Ok(()),
-    };
-    if steps.wait_after {
-        space.wait_for_writes(range);
-    }
-    if steps.wait_before || steps.wait_after {
-        return report(space, cursor, range, "sync_file_range", walked, Ok(()));
-    }
-    walked
+    until_quiet(space, || {
+        if steps.wait_before {
+            space.wait_for_writes(range);
+        }
+        let walked = match steps.write {
+            true if steps.wait_before && steps.wait_after => start_integrity(space, range),
+            true => clean_range(space, range),
+            false => Ok(()),
+        };
+        if steps.wait_after {
+            space.wait_for_writes(range);
+        }
+        report(space, cursor, range, "sync_file_range", walked, Ok(()))
+    })
 }
 
 /// Begins to write what is dirty in byte `range`, passing over pages in use: advice, and no
@@ -158,23 +179,25 @@ pub(crate) fn clean_range(space: &AddressSpace, range: &Range<u64>) -> Result<()
 pub(crate) fn write_through(space: &AddressSpace, range: &Range<u64>, durable: bool) -> Result<()> {
     let get_block = get_block_of(space)?;
     let fua = durable && space.dev().limits().fua;
-    let walked = write_dirty_range(space, range, &*get_block, fua);
-    space.wait_for_writes(range);
-    // A page of the range may have been on its way already, in somebody else's ordinary write.
-    let flushed = match durable {
-        true => flush_device(space.core(), space.dev(), space.last_unflushed_write(range)),
-        false => Ok(()),
-    };
-    let failed = space.failed_ranges(range);
-    walked?;
-    match flushed.err().or((!failed.is_empty()).then_some(Errno::IO)) {
-        None => Ok(()),
-        Some(errno) => {
-            let mut error = Error::new(ErrorKind::Device(errno), "write through").at(failed);
-            error.retained = true;
-            Err(error)
+    until_quiet(space, || {
+        let walked = write_dirty_range(space, range, &*get_block, fua);
+        space.wait_for_writes(range);
+        // A page of the range may have been on its way already, in somebody else's ordinary write.
+        let flushed = match durable {
+            true => flush_device(space.core(), space.dev(), space.last_unflushed_write(range)),
+            false => Ok(()),
+        };
+        let failed = space.failed_ranges(range);
+        walked?;
+        match flushed.err().or((!failed.is_empty()).then(|| failed_with(space))) {
+            None => Ok(()),
+            Some(errno) => {
+                let mut error = Error::new(ErrorKind::Device(errno), "write through").at(failed);
+                error.retained = true;
+                Err(error)
+            }
         }
-    }
+    })
 }
 
 /// Makes everything dirty in `spaces` at the call durable: starts all first, waits afterwards, and
@@ -185,6 +208,7 @@ pub(crate) fn write_through(space: &AddressSpace, range: &Range<u64>, durable: b
 /// The first failure met; the others were tried.
 pub(crate) fn sync_all(core: &Core, spaces: &[Arc<AddressSpace>]) -> Result<()> {
     let whole = 0..FILE_SIZE_MAX;
+    let recorded: Vec<u64> = spaces.iter().map(|space| space.errors.recorded()).collect();
     let mut result = Ok(());
     let mut note = |outcome: Result<()>| {
         if result.is_ok() {
@@ -206,14 +230,16 @@ pub(crate) fn sync_all(core: &Core, spaces: &[Arc<AddressSpace>]) -> Result<()> 
             note(sync_metadata(space, SyncKind::All));
         }
     }
-    for space in spaces {
+    for (space, recorded) in spaces.iter().zip(recorded) {
         let flushed = flush_device(core, space.dev(), space.last_write());
         note(flushed.map_err(|errno| Error::new(ErrorKind::Device(errno), "sync")));
+        // What failed meanwhile may be on its way again, and then is in no failed range.
         let failed = space.failed_ranges(&whole);
-        if !failed.is_empty() {
-            let mut error = Error::new(ErrorKind::Device(Errno::IO), "sync").at(failed);
-            error.retained = true;
-            note(Err(error));
+        if !failed.is_empty() || space.errors.recorded() != recorded {
+            let kind = ErrorKind::Device(failed_with(space));
+            let mut error = Error::new(kind, "sync");
+            error.retained = !failed.is_empty();
+            note(Err(error.at(failed)));
         }
     }
     result
