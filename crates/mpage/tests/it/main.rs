@@ -3,5 +3,8 @@
 #![cfg(not(any(mpage_loom, mpage_shuttle)))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod errors;
 mod rig;
 mod smoke;
+mod stack;
+mod sync;
