@@ -105,6 +105,8 @@ struct State {
 #[derive(Debug)]
 struct InFlight {
     number: u64,
+    /// The number of the oldest entry any of its pages was in.
+    since: u64,
     pages: Range<u64>,
 }
 
@@ -421,7 +423,8 @@ impl State {
         let page = index.0..index.0 + 1;
         let Some(number) = *number else {
             *number = Some(self.next_number);
-            self.in_flight.push(InFlight { number: self.next_number, pages: page });
+            let since = self.next_number;
+            self.in_flight.push(InFlight { number: since, since, pages: page });
             self.next_number += 1;
             return;
         };

@@ -201,7 +201,7 @@ impl AddressSpace {
             let busy = state
                 .in_flight
                 .iter()
-                .any(|entry| entry.number < upto && overlap(&entry.pages, &pages));
+                .any(|entry| entry.since < upto && overlap(&entry.pages, &pages));
             drop(state);
             if !busy {
                 return;
@@ -231,11 +231,15 @@ impl AddressSpace {
         }
     }
 
-    /// Makes the page's own table entry, before it leaves another's bio for its own. Returns its
-    /// number.
-    pub(crate) fn enter_table(&self, index: PageIndex) -> u64 {
+    /// Makes the page's own table entry, before it leaves the bio of entry `from` for its own.
+    /// Whoever waits for that entry goes on to wait for this one. Returns its number.
+    pub(crate) fn move_in_table(&self, index: PageIndex, from: Option<u64>) -> u64 {
         let mut number = None;
-        self.lock().enter_table(&mut number, index);
+        let mut state = self.lock();
+        let since = state.in_flight.iter().find(|entry| Some(entry.number) == from);
+        let since = since.expect("the page is in the entry it leaves").since;
+        state.enter_table(&mut number, index);
+        state.in_flight.last_mut().expect("just made").since = since;
         number.expect("drawn by enter_table")
     }
 

@@ -145,7 +145,8 @@ impl<'a> Hand<'a> {
         if !pending.bio.push(frame, run.offset, run.len, &limits) {
             // The page moves to an entry of its own before the old bio, whose end removes the old
             // entry, is let go.
-            let number = split.is_none().then(|| self.space.enter_table(page.1));
+            let from = pending.number;
+            let number = split.is_none().then(|| self.space.move_in_table(page.1, from));
             self.submit();
             self.prepare(run.sector);
             let pending = self.pending.as_mut().expect("prepared");

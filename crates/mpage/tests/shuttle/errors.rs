@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mpage::CachedFile;
+use mpage_block::Errno;
 
 use crate::rig::{Build, PAGE, check, part, read_versions, spawn, stamp, versions, write};
 
@@ -24,9 +25,9 @@ fn shuttle_store_racing_with_failed_writeback() {
         let other = rig.open();
         let other = spawn(move || sync_until_good(&other));
         let failures = sync_until_good(&rig.file);
-        assert!(failures > 0, "a write failed, and this open was there before");
+        assert_eq!(failures.first(), Some(&Errno::NOSPC), "this open was there before");
         writer.join().unwrap();
-        assert!(other.join().unwrap() > 0, "each open is told");
+        assert_eq!(other.join().unwrap().first(), Some(&Errno::NOSPC), "each open is told");
         rig.file.fsync().unwrap();
         let mut expected = stamp(0, 4096, 1);
         expected[..32].copy_from_slice(&stamp(0, 32, 2));
@@ -38,12 +39,12 @@ fn shuttle_store_racing_with_failed_writeback() {
     });
 }
 
-/// Syncs until it succeeds; returns how often it did not.
-fn sync_until_good(file: &CachedFile) -> u32 {
-    let mut failures = 0;
+/// Syncs until it succeeds; returns what it said before.
+fn sync_until_good(file: &CachedFile) -> Vec<Errno> {
+    let mut failures = Vec::new();
     while let Err(error) = file.fsync() {
-        failures += 1;
-        assert!(failures < 5, "{error}");
+        failures.push(error.kind.errno());
+        assert!(failures.len() < 5, "{error}");
     }
     failures
 }
@@ -118,7 +119,7 @@ fn shuttle_flush_failure_against_write() {
         rig.file.start_writing(0..3 * PAGE).unwrap();
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         let failures = sync_until_good(&rig.file);
-        assert!(failures > 0, "this open was there before a flush failed");
+        assert!(!failures.is_empty(), "this open was there before a flush failed");
         for at in [0, PAGE, 2 * PAGE, 2 * PAGE + 512] {
             assert_eq!(read_versions(&rig.file, at, 32), [Some(3); 4]);
             assert!(part(&rig.device.durable(), at, 32) == stamp(at, 32, 3), "lost by a flush");

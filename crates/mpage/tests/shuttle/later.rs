@@ -50,9 +50,9 @@ struct Held {
 
 impl Later {
     /// A device that holds `content`; its thread runs until [`stop`](Self::stop).
-    pub(crate) fn new(content: Vec<u8>, volatile_cache: bool) -> Arc<Later> {
+    pub(crate) fn new(content: Vec<u8>, bytes_max: usize, volatile_cache: bool) -> Arc<Later> {
         let limits = Limits {
-            bytes_max: 1 << 20,
+            bytes_max,
             segments_max: 16,
             alignment: 512,
             queue_depth: 8,

@@ -61,13 +61,15 @@ pub(crate) struct Build {
     pub(crate) pages: u64,
     pub(crate) memory: usize,
     pub(crate) block: usize,
+    /// Bytes of the largest bio.
+    pub(crate) bio: usize,
     pub(crate) volatile_cache: bool,
 }
 
 impl Build {
     /// A file of `pages` pages.
     pub(crate) fn pages(pages: u64) -> Build {
-        Build { pages, memory: MEMORY, block: 512, volatile_cache: false }
+        Build { pages, memory: MEMORY, block: 512, bio: 1 << 20, volatile_cache: false }
     }
 
     pub(crate) fn rig(self) -> Rig {
@@ -76,7 +78,7 @@ impl Build {
             let at = usize::try_from(page * PAGE).unwrap();
             content[at..at + 4096].copy_from_slice(&stamp(page * PAGE, 4096, 0));
         }
-        let device = Later::new(content, self.volatile_cache);
+        let device = Later::new(content, self.bio, self.volatile_cache);
         let options = Options {
             memory: self.memory,
             dirty_background_percent: 50,
