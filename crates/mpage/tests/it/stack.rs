@@ -239,7 +239,8 @@ pub(crate) fn is_clean(mapping: &AddressSpace) -> bool {
 }
 
 /// A device with a volatile cache that a failed flush empties: what was written since the last good
-/// flush is gone then.
+/// flush is gone then. FUA writes are not, nor are zeros that a block map asked for, which nothing
+/// in the cache could ask for again.
 pub(crate) struct Forgetful {
     inner: Arc<dyn BlockDevice>,
     medium: Arc<Medium>,
@@ -271,6 +272,7 @@ impl BlockDevice for Forgetful {
     fn submit(&self, mut bio: Bio) -> std::result::Result<(), SubmitError> {
         let medium = Arc::clone(&self.medium);
         let bytes = bio.sector().0 * 512..bio.end_sector().0 * 512;
+        let through = bio.flags().fua || bio.op() == BioOp::WriteZeroes;
         match bio.op() {
             BioOp::Flush => {
                 let covered = medium.memory.contents();
@@ -283,7 +285,7 @@ impl BlockDevice for Forgetful {
                     result
                 });
             }
-            BioOp::Write if bio.flags().fua => bio.intercept(move |result| {
+            BioOp::Write | BioOp::WriteZeroes if through => bio.intercept(move |result| {
                 let at = usize::try_from(bytes.start).unwrap();
                 let new = bytes_of(&medium.memory, bytes);
                 if result.is_ok() {
