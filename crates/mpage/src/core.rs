@@ -109,15 +109,17 @@ impl Mappings {
         self.dirty.lock().remove(&(when_ns, id))
     }
 
-    /// A mapping has an error nobody was told of.
-    pub(crate) fn keep_for_error(&self, mapping: Arc<AddressSpace>) {
-        let before = self.in_error.lock().insert(mapping.id(), mapping);
+    /// Keeps a mapping while it has an error nobody was told of. Called after each error and after
+    /// each look at them: whoever comes last sees how it is, whatever the others saw.
+    pub(crate) fn keep_while_in_error(&self, mapping: Arc<AddressSpace>) {
+        let mut in_error = self.in_error.lock();
+        let before = if mapping.errors.has_unseen() {
+            in_error.insert(mapping.id(), mapping)
+        } else {
+            in_error.remove(&mapping.id())
+        };
+        drop(in_error);
         drop(before);
-    }
-
-    /// Somebody was told. The caller drops what it gets without a lock.
-    pub(crate) fn release_for_error(&self, id: u64) -> Option<Arc<AddressSpace>> {
-        self.in_error.lock().remove(&id)
     }
 
     /// The cache goes away: nothing is kept alive any more.

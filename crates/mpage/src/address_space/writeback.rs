@@ -285,15 +285,15 @@ impl AddressSpace {
         self.errors.set(errno);
         self.dev.errors.set(errno);
         self.core.stats.write_errors.add(1);
-        self.core.mappings.keep_for_error(self.arc());
+        self.core.mappings.keep_while_in_error(self.arc());
     }
 
     /// Tells `cursor` of an error it was not told of. Once nobody is left to be told, the mapping
     /// no longer has to live for it.
     pub(crate) fn check_error(&self, cursor: &Cursor) -> Option<Errno> {
         let told = self.errors.check_and_advance(cursor);
-        if told.is_some() && !self.errors.has_unseen() {
-            drop(self.core.mappings.release_for_error(self.id));
+        if told.is_some() {
+            self.core.mappings.keep_while_in_error(self.arc());
         }
         told
     }

@@ -1,5 +1,6 @@
 //! A device whose I/O ends later, on a thread of its own, in any order.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mpage_block::{Bio, BioOp, BlockDevice, Errno, Limits, Sector, SubmitError};
@@ -37,7 +38,7 @@ struct State {
     written: Vec<u8>,
     /// What stays when the power goes.
     durable: Vec<u8>,
-    fail_writes: u32,
+    fail_writes: VecDeque<Errno>,
     fail_flushes: u32,
     log: Vec<Done>,
 }
@@ -67,7 +68,7 @@ impl Later {
             stop: false,
             durable: content.clone(),
             written: content,
-            fail_writes: 0,
+            fail_writes: VecDeque::new(),
             fail_flushes: 0,
             log: Vec::new(),
         };
@@ -85,9 +86,9 @@ impl Later {
         thread.unwrap().join().unwrap();
     }
 
-    /// The next `count` writes fail.
-    pub(crate) fn fail_writes(&self, count: u32) {
-        self.shared.state.lock().fail_writes = count;
+    /// The next writes fail with `errors`.
+    pub(crate) fn fail_writes(&self, errors: &[Errno]) {
+        self.shared.state.lock().fail_writes.extend(errors);
     }
 
     /// The next `count` flushes fail, and each loses what no good flush covered.
@@ -170,9 +171,8 @@ impl Shared {
                 return Err(Errno::IO);
             }
             BioOp::Flush => state.durable.copy_from_slice(&held.covered),
-            BioOp::Write if state.fail_writes > 0 => {
-                state.fail_writes -= 1;
-                return Err(Errno::NOSPC);
+            BioOp::Write if !state.fail_writes.is_empty() => {
+                return state.fail_writes.pop_front().map_or(Ok(()), Err);
             }
             BioOp::Write | BioOp::WriteZeroes | BioOp::Discard => {
                 state.written[at..end].copy_from_slice(&bytes);
