@@ -3,9 +3,16 @@
 #![cfg(not(any(mpage_loom, mpage_shuttle)))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cleaning;
+mod direct;
 mod errors;
 mod faults;
+mod files;
+mod invalidate;
+mod pinned;
 mod rig;
 mod smoke;
 mod stack;
 mod sync;
+mod table;
+mod truncate;
