@@ -37,7 +37,7 @@ fn every_open_is_told_of_an_error_once() {
     [&one, &two, &three].iter().for_each(|file| file.fsync().unwrap());
 }
 
-/// Statements 74, 81 and 83. Fails when a failed page is clean, or a sync trusts its cursor alone.
+/// Statements 74, 81 and 83. Fails when a failed page is clean.
 #[test]
 fn sync_never_succeeds_while_its_range_is_not_durable() {
     let files = Files::new();
@@ -332,7 +332,7 @@ fn failed_sync_says_what_failed_where_and_that_the_data_is_kept() {
 }
 
 /// Statements 74 and 83: none of many duplicates, which share one cursor, may have success.
-/// Fails when a sync goes by its cursor alone.
+/// Fails when a failed page is clean.
 #[test]
 fn concurrent_syncs_of_duplicates_all_fail_while_the_range_is_not_durable() {
     let files = Files::new();

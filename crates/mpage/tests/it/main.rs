@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod invalidate;
 mod pinned;
+mod power_cut;
 mod rig;
 mod smoke;
 mod stack;

@@ -1,7 +1,7 @@
 //! What fsync and its relatives wait for, and what they make durable.
 
+use mpage_locks::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mpage::{CachedFile, RangeSteps, SyncKind};
 use mpage_block::wrap::{DeviceOp, Times};
@@ -348,7 +348,8 @@ fn fsync_flushes_after_its_data_and_metadata_completed() {
     map.on_sync(|_| Ok(()));
 }
 
-/// Statement 60: nothing before the end of the flush counts. Fails when its result is dropped.
+/// Statement 60: nothing before the end of the flush counts. Fails without the flush, and when its
+/// failure makes nothing dirty.
 #[test]
 fn fsync_fails_when_its_flush_fails() {
     let files = Files::new();
@@ -597,7 +598,7 @@ fn failed_flush_makes_everything_written_since_the_last_good_one_dirty_again() {
 }
 
 /// Statement 67: whoever waited for the flush is told that it failed, and success is durable.
-/// Fails when waiters flush once more and take that for their data's.
+/// Fails when the failed flush makes nothing dirty.
 #[test]
 fn syncs_that_wait_for_a_flush_that_fails_fail_too() {
     let (files, device) = forgetful();
@@ -623,7 +624,7 @@ fn syncs_that_wait_for_a_flush_that_fails_fail_too() {
     assert!(durable[1024 * 4096..1025 * 4096] == [2; 4096]);
 }
 
-/// Statement 133. Fails when the write is submitted and not waited for, or walks the whole file.
+/// Statement 133. Fails when the walk takes the whole file.
 #[test]
 fn write_through_writes_its_own_pages_and_leaves_them_clean_and_cached() {
     let files = Files::new();
@@ -641,6 +642,25 @@ fn write_through_writes_its_own_pages_and_leaves_them_clean_and_cached() {
         assert_eq!(back, vec![2; 8192]);
         assert_eq!(files.stack.trace.take_lines(), [""; 0], "read from the cache");
     }
+}
+
+/// Statement 133. Fails without the wait after the walk.
+#[test]
+fn write_through_returns_when_its_own_write_has_ended() {
+    let files = Files::new();
+    let (file, _) = files.file(0, 1 << 20);
+    files.stack.hold(BioOp::Write);
+    let write = {
+        let (file, memory) = (file.clone(), Arc::clone(&files.stack.memory));
+        spawn(move || {
+            file.write_through_at(&[5; 4096], 0, false).unwrap();
+            assert_eq!(bytes_of(&memory, 0..4096), vec![5; 4096]);
+        })
+    };
+    files.stack.delay.wait_for_held(1);
+    still_waits(&write);
+    files.stack.let_go();
+    write.join().unwrap();
 }
 
 /// Statement 133. Fails when a durable write-through on a device without FUA leaves the flush out.
