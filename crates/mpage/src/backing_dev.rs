@@ -25,6 +25,8 @@ pub struct BackingDev {
     writes_ended: AtomicU64,
     /// Writes up to this number are durable.
     flushed: AtomicU64,
+    /// Flushes that failed. Moves before anything is made dirty again for it.
+    failed_flushes: AtomicU64,
     flush: Mutex<FlushState>,
     flush_ended: Condvar,
     bios_in_flight: AtomicUsize,
@@ -69,6 +71,7 @@ impl BackingDev {
             block,
             writes_ended: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
+            failed_flushes: AtomicU64::new(0),
             flush: Mutex::default(),
             flush_ended: Condvar::new(),
             bios_in_flight: AtomicUsize::new(0),
@@ -126,10 +129,17 @@ impl BackingDev {
         }
     }
 
-    /// Asks the flusher to write dirty pages.
+    /// Asks the flusher to write dirty pages. One that was asked already, and waits for a write to
+    /// end because all is in use, is left to wait: its looking wakes those who ask.
     pub(crate) fn want_cleaning(&self) {
-        self.wants_cleaning.store(true, Ordering::SeqCst);
-        self.work.notify();
+        if !self.wants_cleaning.swap(true, Ordering::SeqCst) {
+            self.work.notify();
+        }
+    }
+
+    /// True while bios are at the device, or being made for it.
+    pub(crate) fn has_bios(&self) -> bool {
+        self.bios_in_flight.load(Ordering::SeqCst) > 0
     }
 
     /// Asks the flusher to flush the device's cache.
@@ -155,6 +165,12 @@ impl BackingDev {
     /// The last write number a good flush covered.
     pub(crate) fn flushed(&self) -> u64 {
         self.flushed.load(Ordering::SeqCst)
+    }
+
+    /// How many flushes failed. A write during which this moved may be lost with what that flush had
+    /// to make durable, though it ended well.
+    pub(crate) fn failed_flushes(&self) -> u64 {
+        self.failed_flushes.load(Ordering::SeqCst)
     }
 
     /// Returns once writes up to number `upto` are durable, flushing the device if they are not.
@@ -188,7 +204,10 @@ impl BackingDev {
                 self.end_flush(None);
                 Flushed::Durable
             }
-            Err(errno) => Flushed::Failed { errno, leader: true },
+            Err(errno) => {
+                let _before: u64 = self.failed_flushes.fetch_add(1, Ordering::SeqCst);
+                Flushed::Failed { errno, leader: true }
+            }
         }
     }
 

@@ -111,11 +111,11 @@ impl Worker {
                 Round::Progress => self.errors = 0,
                 Round::Enough => self.dev.work.wait(ticket),
                 Round::AllInUse => {
-                    self.dev.wants_cleaning.store(pressed, Ordering::SeqCst);
+                    let _since = self.dev.wants_cleaning.fetch_or(pressed, Ordering::SeqCst);
                     self.wait_for_a_bio();
                 }
                 Round::Failed => {
-                    self.dev.wants_cleaning.store(pressed, Ordering::SeqCst);
+                    let _since = self.dev.wants_cleaning.fetch_or(pressed, Ordering::SeqCst);
                     self.pause();
                 }
             }
@@ -163,7 +163,7 @@ impl Worker {
         if self.stop.load(Ordering::SeqCst) {
             return;
         }
-        if self.core.writeback_pages.load(Ordering::SeqCst) > 0 {
+        if self.dev.has_bios() {
             self.dev.work.wait(ticket);
         } else {
             // Stores are in progress: they take as long as their threads like.
