@@ -9,6 +9,7 @@ mod errors;
 mod faults;
 mod files;
 mod invalidate;
+mod memory;
 mod pinned;
 mod power_cut;
 mod rig;
