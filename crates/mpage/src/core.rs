@@ -134,3 +134,6 @@ impl Mappings {
         self.dirty.lock().values().cloned().collect()
     }
 }
+
+#[cfg(all(test, mpage_shuttle))]
+mod shuttle_tests;

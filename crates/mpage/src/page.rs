@@ -527,3 +527,6 @@ impl Left {
         Left { frees, wakes: old & WAITERS != 0 }
     }
 }
+
+#[cfg(all(test, mpage_loom))]
+mod loom_tests;

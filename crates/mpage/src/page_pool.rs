@@ -168,3 +168,6 @@ impl PagePool {
 fn slot_of(index: PageIndex) -> usize {
     usize::try_from(index.0 % RUN as u64).expect("smaller than a run")
 }
+
+#[cfg(all(test, mpage_loom))]
+mod loom_tests;

@@ -469,3 +469,6 @@ fn within(base: u64, level: u32, first: u64, last: u64) -> u64 {
 
 #[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
 mod tests;
+
+#[cfg(all(test, mpage_loom))]
+mod loom_tests;

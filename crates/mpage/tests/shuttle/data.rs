@@ -25,7 +25,7 @@ fn watch_page_0(rig: &Rig, zeros_after_data: bool) -> impl FnOnce() + Send + 'st
 #[test]
 fn shuttle_reader_never_sees_a_reused_frame() {
     check(|| {
-        let rig = Build::pages(4).rig();
+        let rig = Build::pages(8).rig();
         write(&rig.file, 0, 4096, 0);
         rig.file.start_writing(0..PAGE).unwrap();
         let reader = spawn(watch_page_0(&rig, false));
@@ -35,10 +35,10 @@ fn shuttle_reader_never_sees_a_reused_frame() {
             write(&file, 0, 16, 1);
             write(&file, PAGE - 16, 16, 1);
         });
-        let _read = read_versions(&rig.file, PAGE, 16);
-        let _read = read_versions(&rig.file, 2 * PAGE, 16);
         writer.join().unwrap();
-        let _read = read_versions(&rig.file, 3 * PAGE, 16);
+        for page in 1..8 {
+            let _read = read_versions(&rig.file, page * PAGE + 8, 16);
+        }
         reader.join().unwrap();
         rig.end();
     });

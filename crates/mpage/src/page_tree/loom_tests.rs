@@ -1,0 +1,68 @@
+//! Lookups against changes, under every order of two threads.
+
+use mpage_locks::thread::spawn;
+use mpage_mem::FrameId;
+
+use super::*;
+use crate::page::Page;
+
+fn model(body: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(body);
+}
+
+/// A page that stays is found while the tree grows above it and shrinks beside it.
+///
+/// Failed when the new root was published before it had the old one in its first slot.
+#[test]
+fn growing_loses_nobody() {
+    model(|| {
+        let mut tree = PageTree::new(Arc::new(NodePool::new(3)));
+        tree.insert(PageIndex(0), PageId(7)).expect("a node");
+        let reader = tree.reader();
+        let grower = move || {
+            tree.insert(PageIndex(5), PageId(8)).expect("a node");
+            tree.remove(PageIndex(5));
+        };
+        let grower = spawn("grow", grower).expect("a thread");
+        assert_eq!(reader.lookup(PageIndex(0)), Some(PageId(7)));
+        let found = reader.lookup(PageIndex(5));
+        assert!(found.is_none_or(|id| id == PageId(8)), "{found:?}");
+        grower.join().expect("no panic");
+    });
+}
+
+/// A reader finds its page, or nothing, or a page that says it is another's: also when the nodes it
+/// walks through went to another tree.
+///
+/// Failed when the reader trusted the slot and did not compare.
+#[test]
+fn a_recycled_node_leads_to_a_page_that_says_whose_it_is() {
+    model(|| {
+        let nodes = Arc::new(NodePool::new(2));
+        let pages = Arc::new([Page::free(), Page::free()]);
+        let mut mine = PageTree::new(Arc::clone(&nodes));
+        let index = PageIndex(5);
+        pages[0].assign(1, index, FrameId::new(0));
+        mine.insert(index, PageId(0)).expect("nodes");
+        let reader = mine.reader();
+        let theirs = Arc::clone(&pages);
+        let recycler = move || {
+            mine.remove(index);
+            let _frame = theirs[0].take_frame();
+            let mut other = PageTree::new(nodes);
+            theirs[1].assign(2, index, FrameId::new(1));
+            other.insert(index, PageId(1)).expect("nodes");
+            other
+        };
+        let recycler = spawn("recycle", recycler).expect("a thread");
+        if let Some(PageId(id)) = reader.lookup(index) {
+            let page = &pages[id as usize];
+            assert!(id == 0 || !page.is(1, index), "another's page passed for ours");
+        }
+        let other = recycler.join().expect("no panic");
+        assert_eq!(reader.lookup(index), None);
+        assert_eq!(other.get(index), Some(PageId(1)));
+    });
+}
