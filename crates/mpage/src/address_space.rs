@@ -36,7 +36,7 @@ use crate::errseq::{Cursor, ErrSeq};
 use crate::event::Event;
 use crate::get_block::{Extent, GetBlock};
 use crate::may_wait::MayWait;
-use crate::page::{COPYING, FAILED, FROZEN, Page, PageId, REFERENCED, SHARED, Start};
+use crate::page::{COPYING, DURABLE, FAILED, FROZEN, Page, PageId, REFERENCED, SHARED, Start};
 use crate::page_tree::{Mark, Marks, NoNodes, PageTree, TreeReader};
 use crate::turn::Turn;
 use crate::units::{BlockSize, PageIndex, SECTOR_SIZE, SectorMask, pages_touched, part_in_page};
@@ -148,6 +148,8 @@ pub(crate) struct Ended {
     pub(crate) index: PageIndex,
     pub(crate) sectors: SectorMask,
     pub(crate) failed: SectorMask,
+    /// How many flushes of the device had failed when the write began.
+    pub(crate) began: u64,
 }
 
 /// A page under writeback.

@@ -154,9 +154,20 @@ impl AddressSpace {
         let _before = self.last_write.fetch_max(at, Ordering::SeqCst);
         let now_ns = clock::now_ns();
         let mut left = Vec::with_capacity(ended.len());
-        let mut state = self.lock();
+        let mut recorded = false;
+        let mut state = loop {
+            let state = self.lock();
+            if recorded || !ended.iter().any(|one| self.is_lost(one, at)) {
+                break state;
+            }
+            drop(state);
+            self.record_error(self.dev.errors.last().unwrap_or(Errno::IO));
+            recorded = true;
+        };
         for one in ended {
-            left.push((one.page, self.end_page(&mut state, one, at, flushed, now_ns)));
+            let failed = if self.is_lost(one, at) { one.sectors } else { one.failed };
+            let one = Ended { failed, ..*one };
+            left.push((one.page, self.end_page(&mut state, &one, at, flushed, now_ns)));
         }
         if let Some(number) = number {
             state.in_flight.retain(|entry| entry.number != number);
@@ -165,6 +176,12 @@ impl AddressSpace {
         left.into_iter().for_each(|(id, left)| self.core.pool.settle(id, left));
         self.changed.notify();
         self.core.pool.memory.notify();
+    }
+
+    /// True when a flush failed while the write of a page was in flight. The failed flush's leader
+    /// does not find such a write among those that ended, and a later flush may not cover it.
+    fn is_lost(&self, one: &Ended, at: u64) -> bool {
+        at != DURABLE && self.dev.failed_flushes() != one.began
     }
 
     fn end_page(

@@ -45,11 +45,13 @@ pub(super) struct Split {
     written_at: AtomicU64,
     sectors: SectorMask,
     number: u64,
+    /// How many flushes of the device had failed before the first part was submitted.
+    began: u64,
 }
 
 impl Split {
     /// For a page in `parts` parts that hold `sectors`, entered in the table as `number`.
-    pub(super) fn new(parts: usize, sectors: SectorMask, number: u64) -> Arc<Split> {
+    pub(super) fn new(parts: usize, sectors: SectorMask, number: u64, began: u64) -> Arc<Split> {
         let parts = u32::try_from(parts).expect("a page has eight sectors");
         Arc::new(Split {
             parts: AtomicU32::new(parts),
@@ -57,6 +59,7 @@ impl Split {
             written_at: AtomicU64::new(0),
             sectors,
             number,
+            began,
         })
     }
 
@@ -98,7 +101,8 @@ impl<'a> Hand<'a> {
         let stats = &self.space.core().stats;
         stats.write_bios.add(1);
         stats.bytes_written.add(bio.bytes());
-        bio.on_completion(move |result| complete(&space, pages, number, durable, result));
+        let began = space.dev().failed_flushes();
+        bio.on_completion(move |result| complete(&space, pages, (number, began), durable, result));
         if let Err(refused) = bio.submit(&**self.space.dev().block()) {
             refused.bio.complete(Err(refused.error));
         }
@@ -173,7 +177,7 @@ impl Drop for Hand<'_> {
 fn complete(
     space: &AddressSpace,
     pages: Vec<PendingPage>,
-    number: Option<u64>,
+    (number, began): (Option<u64>, u64),
     durable: bool,
     result: Result<(), Errno>,
 ) {
@@ -191,12 +195,13 @@ fn complete(
     for part in &pages {
         let failed = if result.is_ok() { SectorMask::NONE } else { part.sectors };
         let Some(split) = &part.split else {
-            ended.push(Ended { page: part.page, index: part.index, sectors: part.sectors, failed });
+            let (page, index, sectors) = (part.page, part.index, part.sectors);
+            ended.push(Ended { page, index, sectors, failed, began });
             continue;
         };
         if let Some((failed, at)) = split.part_ended(failed, at) {
-            let whole =
-                Ended { page: part.page, index: part.index, sectors: split.sectors, failed };
+            let (sectors, began) = (split.sectors, split.began);
+            let whole = Ended { page: part.page, index: part.index, sectors, failed, began };
             space.end_writeback(&[whole], Some(split.number), at);
         }
     }

@@ -255,7 +255,8 @@ impl<'a, 'w> Walk<'a, 'w> {
         };
         self.zero_beyond_end(page, &started, frame);
         let number = number.expect("drawn when writeback started");
-        let split = Split::new(map.runs().len(), map.mapped(), number);
+        let split =
+            Split::new(map.runs().len(), map.mapped(), number, self.space.dev().failed_flushes());
         for run in map.runs() {
             self.hand.add((page.id(), page.index()), frame, run, Some(&split));
         }
@@ -386,6 +387,7 @@ impl<'a, 'w> PageByPage<'a, 'w> {
                 return Ok(());
             }
         };
+        let began = self.space.dev().failed_flushes();
         let mut bytes = vec![0; PAGE_SIZE];
         let inside = part_in_page(&(0..started.size), page.index()).end;
         self.space.sample_bytes(&page, &mut bytes);
@@ -401,7 +403,7 @@ impl<'a, 'w> PageByPage<'a, 'w> {
                 dirty
             }
         };
-        let ended = Ended { page: id, index, sectors: dirty, failed };
+        let ended = Ended { page: id, index, sectors: dirty, failed, began };
         self.space.end_writeback(&[ended], number, self.space.dev().number_write(false));
         drop(PagePin::adopt(self.space, id, index));
         self.wbc.nr_to_write -= 1;

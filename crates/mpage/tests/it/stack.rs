@@ -10,10 +10,48 @@ use mpage::{
 };
 use mpage_block::wrap::{Delay, DeviceOp, Effect, Fault, Rule, Times, Trace, TraceEvent};
 use mpage_block::{Bio, BioOp, BlockDevice, Errno, Limits, MemoryDevice, Sector, SubmitError};
-use mpage_locks::Mutex;
 use mpage_locks::thread::{self, JoinHandle};
+use mpage_locks::{Condvar, Mutex};
 
 use crate::rig::{memory_device, options};
+
+/// Holds back the news that a write has ended, once: on the thread that submitted it.
+#[derive(Default)]
+pub(crate) struct Late {
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl Late {
+    /// The next write that ends is held.
+    pub(crate) fn hold_writes(&self) {
+        self.state.lock().0 = true;
+    }
+
+    pub(crate) fn wait_for_held(&self) {
+        let mut state = self.state.lock();
+        while !state.1 {
+            state = self.changed.wait(state);
+        }
+    }
+
+    pub(crate) fn let_go(&self) {
+        *self.state.lock() = (false, false);
+        self.changed.notify_all();
+    }
+
+    fn ended(&self) {
+        let mut state = self.state.lock();
+        if !std::mem::take(&mut state.0) {
+            return;
+        }
+        state.1 = true;
+        self.changed.notify_all();
+        while state.1 {
+            state = self.changed.wait(state);
+        }
+    }
+}
 
 /// A trace of a delay of a fault of a device in memory. The delay holds nothing until it is told.
 pub(crate) struct Stack {
@@ -21,6 +59,7 @@ pub(crate) struct Stack {
     pub(crate) fault: Arc<Fault>,
     pub(crate) delay: Arc<Delay>,
     pub(crate) trace: Arc<Trace>,
+    pub(crate) late: Arc<Late>,
 }
 
 impl Stack {
@@ -33,7 +72,7 @@ impl Stack {
         let delay = Arc::new(Delay::manual(fault.clone()));
         delay.hold_only(|_| false);
         let trace = Arc::new(Trace::new(delay.clone()));
-        Stack { memory, fault, delay, trace }
+        Stack { memory, fault, delay, trace, late: Arc::default() }
     }
 
     /// The device on top.
@@ -84,6 +123,7 @@ impl Drop for Stack {
     /// What a test that failed still holds would be waited for.
     fn drop(&mut self) {
         self.let_go();
+        self.late.let_go();
     }
 }
 
@@ -244,6 +284,7 @@ pub(crate) fn is_clean(mapping: &AddressSpace) -> bool {
 pub(crate) struct Forgetful {
     inner: Arc<dyn BlockDevice>,
     medium: Arc<Medium>,
+    late: Arc<Late>,
 }
 
 struct Medium {
@@ -255,7 +296,13 @@ impl Forgetful {
     /// Around `inner`, which stores in `memory`.
     pub(crate) fn new(inner: Arc<dyn BlockDevice>, memory: Arc<MemoryDevice>) -> Forgetful {
         let durable = Mutex::new(memory.contents());
-        Forgetful { inner, medium: Arc::new(Medium { memory, durable }) }
+        Forgetful { inner, medium: Arc::new(Medium { memory, durable }), late: Arc::default() }
+    }
+
+    /// The same; `late` holds news of its writes.
+    pub(crate) fn with_late(mut self, late: &Arc<Late>) -> Forgetful {
+        self.late = Arc::clone(late);
+        self
     }
 
     /// What would be left after a power cut that loses everything it may.
@@ -293,6 +340,13 @@ impl BlockDevice for Forgetful {
                 }
                 result
             }),
+            BioOp::Write => {
+                let late = Arc::clone(&self.late);
+                bio.intercept(move |result| {
+                    late.ended();
+                    result
+                });
+            }
             _ => return self.inner.submit(bio),
         }
         self.inner.submit(bio).map_err(|mut refused| {
