@@ -167,8 +167,8 @@ impl BackingDev {
         self.flushed.load(Ordering::SeqCst)
     }
 
-    /// How many flushes failed. A write during which this moved may be lost with what that flush had
-    /// to make durable, though it ended well.
+    /// How many flushes failed. A write during which this moved may be lost with what that flush
+    /// had to make durable, though it ended well.
     pub(crate) fn failed_flushes(&self) -> u64 {
         self.failed_flushes.load(Ordering::SeqCst)
     }
