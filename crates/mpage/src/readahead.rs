@@ -48,8 +48,11 @@ pub(crate) fn read_page(
     wanted: SectorMask,
     may_wait: &MayWait<'_>,
 ) -> Result<()> {
-    let Some(filling) = Filling::begin(space, pin, wanted, may_wait) else { return Ok(()) };
+    if pin.word().uptodate().contains(wanted) {
+        return Ok(());
+    }
     let get_block = get_block_of(space)?;
+    let Some(filling) = Filling::begin(space, pin, wanted, may_wait) else { return Ok(()) };
     mpage_readahead(space, vec![filling], &*get_block).wait()
 }
 

@@ -392,26 +392,39 @@ impl<'a, 'w> PageByPage<'a, 'w> {
         let inside = part_in_page(&(0..started.size), page.index()).end;
         self.space.sample_bytes(&page, &mut bytes);
         self.space.core().pool.unpin_frame(started.frame);
-        let (id, index) = page.unlock().leak();
+        let (id, index) = (page.id(), page.index());
+        let ended = Ended { page: id, index, sectors: dirty, failed: dirty, began };
+        let mut given = Given { space: self.space, _pin: page.unlock(), ended, number };
         let ranges: Vec<_> = dirty.runs().map(|run| run.start..run.end.min(inside)).collect();
         let result = self.writepage.writepage(index, &bytes[..inside], &ranges);
-        let failed = match &result {
-            Ok(PageWritten::Done) => SectorMask::NONE,
-            Ok(PageWritten::Declined) => dirty,
-            Err(error) => {
-                self.space.record_error(error.kind.errno());
-                dirty
-            }
-        };
-        let ended = Ended { page: id, index, sectors: dirty, failed, began };
-        self.space.end_writeback(&[ended], number, self.space.dev().number_write(false));
-        drop(PagePin::adopt(self.space, id, index));
+        match &result {
+            Ok(PageWritten::Done) => given.ended.failed = SectorMask::NONE,
+            Ok(PageWritten::Declined) => {}
+            Err(error) => self.space.record_error(error.kind.errno()),
+        }
+        drop(given);
         self.wbc.nr_to_write -= 1;
         match result {
             Ok(PageWritten::Done) => self.wbc.pages_written += 1,
             _ => self.wbc.pages_skipped += 1,
         }
         result.map(|_| ())
+    }
+}
+
+/// A page given to `writepage`. Its write ends when this is dropped, also by a panic: what has
+/// `failed` then is dirty again.
+struct Given<'a> {
+    space: &'a AddressSpace,
+    _pin: PagePin<'a>,
+    ended: Ended,
+    number: Option<u64>,
+}
+
+impl Drop for Given<'_> {
+    fn drop(&mut self) {
+        let at = self.space.dev().number_write(false);
+        self.space.end_writeback(&[self.ended], self.number, at);
     }
 }
 
