@@ -3,18 +3,22 @@
 #![cfg(not(any(mpage_loom, mpage_shuttle)))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod answers;
 mod cleaning;
 mod direct;
 mod errors;
 mod faults;
 mod files;
+mod founding;
 mod invalidate;
 mod memory;
 mod pinned;
 mod power_cut;
 mod rig;
+mod sets;
 mod smoke;
 mod stack;
 mod sync;
 mod table;
 mod truncate;
+mod walk;
