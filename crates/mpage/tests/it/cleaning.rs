@@ -116,18 +116,17 @@ fn a_second_cleaning_request_returns_at_once_and_a_sync_waits() {
 /// Statement 72: when every page that is left is in use, the flusher looks once and then waits for
 /// a write to end.
 ///
-/// Seen to fail: with `wait_for_a_bio` returning at once.
+/// Seen to fail: with `wait_for_a_bio` returning at once, and with every press waking the flusher.
 #[test]
 fn the_flusher_does_not_spin_when_all_pages_are_in_use() {
     let rig = dirty_rig(1);
     rig.stack.hold(BioOp::Write);
     rig.file.start_writing(all()).unwrap();
     rig.stack.delay.wait_for_held(1);
-    rig.file.write_all_at(b"again", 0).unwrap();
     // A writer over its file's limit has the flusher pressed.
     rig.mapping().set_dirty_limit(4096);
     let file = rig.file.clone();
-    let writer = spawn(move || file.write_all_at(b"more", 4096));
+    let writer = spawn(move || file.write_all_at(b"again", 0));
     wait_until(|| rig.cache.stats().pages_skipped > 0);
     still_waits(&writer);
     let rounds = rig.cache.stats().pages_skipped;

@@ -15,7 +15,7 @@ use crate::table::{TableRig, content_of};
 /// Statements 37, 127 and 134: a file many times the cache is written, changed in places and read
 /// back; the cache never holds more than it was given, and nobody asked it to write.
 ///
-/// Seen to fail: with `wants_cleaning` never set by `make_room`, it waits for ever.
+/// Seen to fail: with `want_flush` left out of `try_evict`, it waits for ever.
 #[test]
 fn a_file_much_larger_than_the_cache_comes_back_whole() {
     let small = Options { memory: Options::MEMORY_MIN, ..options() };

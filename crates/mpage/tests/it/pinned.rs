@@ -209,9 +209,8 @@ fn truncate_waits_for_a_write_guard_on_the_last_page() {
 const ROUNDS: u64 = 3000;
 
 /// S x S in docs/locking.md: two threads that store into the same page at once, while it is written
-/// back all the time, both find their bytes there, in the cache and on the device.
-///
-/// Seen to fail: with COPYING set without looking whether somebody else copies.
+/// back all the time, both find their bytes there, in the cache and on the device. Rarer orders
+/// than threads meet are the schedule checker's: `shuttle_two_writers_copy_once`.
 #[test]
 fn two_stores_to_one_page_both_land() {
     let memory = memory_device(1 << 20);

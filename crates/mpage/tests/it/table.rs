@@ -222,6 +222,13 @@ impl Gate {
     }
 }
 
+impl Drop for Gate {
+    /// A test that failed leaves nobody behind it.
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
 /// A cache over a stack with one file whose blocks are in a table.
 pub(crate) struct TableRig {
     pub(crate) file: CachedFile,
@@ -259,6 +266,13 @@ impl TableRig {
     pub(crate) fn forget(&self) {
         self.file.invalidate_strict(0..u64::MAX / 2).unwrap();
         assert_eq!(self.mapping().set_counts(), mpage::SetCounts::default());
+    }
+}
+
+impl Drop for TableRig {
+    /// A test that failed leaves nothing held, for which the cache would wait.
+    fn drop(&mut self) {
+        self.stack.let_go();
     }
 }
 

@@ -53,8 +53,6 @@ fn truncate_waits_for_writes_of_removed_pages() {
 }
 
 /// Statement 86: what was dirty in removed pages is never written, by nobody, later.
-///
-/// Seen to fail: with `drop_pages` left out of `truncate::remove`.
 #[test]
 fn no_write_of_a_removed_page_reaches_the_device_after_truncate() {
     for block in BLOCK_SIZES {
