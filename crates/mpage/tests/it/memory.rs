@@ -304,10 +304,8 @@ fn status_bytes(name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// Run in a process of its own by the test below: uses all memory of a cache, and measures.
-#[test]
-#[ignore = "measures its whole process: run by the test after it"]
-fn fills_a_cache_and_measures_its_process() {
+/// Uses all memory of a cache, in a process of its own, and measures it.
+fn fill_a_cache_and_measure() {
     let before = status_bytes("VmRSS:");
     let memory = 64 << 20;
     let limits = Options { dirty_background_percent: 60, dirty_percent: 90, ..options() };
@@ -339,8 +337,13 @@ fn fills_a_cache_and_measures_its_process() {
 /// Seen to fail: with `PAGE_COST` of a frame alone.
 #[test]
 fn a_cache_takes_no_more_memory_than_it_was_given() {
+    const MEASURE: &str = "MPAGE_TEST_MEASURE";
+    if std::env::var_os(MEASURE).is_some() {
+        return fill_a_cache_and_measure();
+    }
     let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "memory::fills_a_cache_and_measures_its_process", "--ignored"])
+        .args(["--exact", "memory::a_cache_takes_no_more_memory_than_it_was_given"])
+        .env(MEASURE, "1")
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&child.stdout);
