@@ -116,7 +116,8 @@ fn a_second_cleaning_request_returns_at_once_and_a_sync_waits() {
 /// Statement 72: when every page that is left is in use, the flusher looks once and then waits for
 /// a write to end.
 ///
-/// Seen to fail: with `wait_for_a_bio` returning at once, and with every press waking the flusher.
+/// Seen to fail: with `wait_for_a_bio` returning at once; and, now and then, with every press of a
+/// writer waking the flusher.
 #[test]
 fn the_flusher_does_not_spin_when_all_pages_are_in_use() {
     let rig = dirty_rig(1);

@@ -264,7 +264,7 @@ fn write_back_now_and_then(files: &Files, file: &CachedFile, round: u64) {
 /// R x S in docs/locking.md: a reader takes nothing, so it may see some words of a store and not
 /// others, but each aligned word is one that was stored, and never older than it was before.
 ///
-/// Seen to fail: with stores of half words, and with a fresh frame that is not a copy.
+/// Seen to fail: with stores of half words.
 #[test]
 fn read_racing_with_store_sees_old_or_new_words() {
     let files = Arc::new(Files::new());

@@ -118,7 +118,7 @@ fn a_cut_in_a_file_that_is_its_device_zeroes_the_device() {
         let rig = Rig::over(memory.clone(), block, 0);
         rig.file.write_all_at(&pattern(3, 0, 5 * 4096), 0).unwrap();
         rig.cache.device_sync(&rig.dev).sync().unwrap();
-        rig.file.set_len(4096 + 700).unwrap();
+        rig.open().set_len(4096 + 700).unwrap();
         rig.file.fsync().unwrap();
         let contents = memory.contents();
         assert_eq!(contents[..4796], pattern(3, 0, 4796));
@@ -287,11 +287,11 @@ fn a_write_that_extends_the_file_waits_for_a_truncate() {
     rig.table.check();
 }
 
-/// Statement 86: a store into a block at the edge of a range that is being removed, through a pinned
-/// page or not, waits for the removal, and never puts a block under I/O while it is being freed.
+/// Statement 86: a store into a block at the edge of a range that is being removed, through a
+/// pinned page or not, waits for the removal, and never puts a block under I/O while it is freed.
 ///
-/// Seen to fail: without the test of `is_removing` in `PinnedPage::write_guard`, and without that in
-/// `try_store`.
+/// Seen to fail: without the test of `is_removing` in `PinnedPage::write_guard`, and without that
+/// in `try_store`.
 #[test]
 fn a_store_waits_for_the_removal_of_its_blocks() {
     for through_pin in [true, false] {
