@@ -46,8 +46,7 @@ fn cleaning_passes_over_pages_in_flight() {
 /// Statement 69: cleaning passes over a page into which somebody stores, and over one that another
 /// walk is mapping; both stay dirty.
 ///
-/// Seen to fail: with an integrity walk's sampling for both modes in `Walk::start`, and with its
-/// wait for the page lock in `Walk::visit`.
+/// Seen to fail: with an integrity walk's wait for the page lock for both modes in `Walk::visit`.
 #[test]
 fn cleaning_passes_over_busy_pages() {
     let rig = dirty_rig(3);

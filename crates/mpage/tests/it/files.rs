@@ -111,8 +111,6 @@ fn a_file_that_was_cut_and_grown_is_the_same_on_the_host() {
 }
 
 /// Opens of one file share its pages, also by another name, and close without losing anything.
-///
-/// Seen to fail: without the look at `files` in `PageCache::open`.
 #[test]
 fn opens_of_one_file_share_its_pages() {
     let folder = Folder::new();
