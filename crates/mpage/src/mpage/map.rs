@@ -85,7 +85,7 @@ pub(super) struct Mapper<'a> {
     purpose: Purpose,
     last: Option<(u64, Extent)>,
     /// Blocks that were just allocated, for the caller to forget in the device's own mapping.
-    pub(super) fresh: Option<Extent>,
+    pub(super) fresh: Vec<Extent>,
 }
 
 impl<'a> Mapper<'a> {
@@ -94,11 +94,12 @@ impl<'a> Mapper<'a> {
         get_block: &'a dyn GetBlock,
         purpose: Purpose,
     ) -> Mapper<'a> {
-        Mapper { space, get_block, purpose, last: None, fresh: None }
+        Mapper { space, get_block, purpose, last: None, fresh: Vec::new() }
     }
 
     /// Maps the `wanted` sectors of page `index`; `run_pages` says how many neighbouring pages the
-    /// caller wants after it. With an error comes what was mapped before it.
+    /// caller wants after it. With the first error comes what is mapped: of a page to be written
+    /// every block that has a place.
     pub(super) fn map(
         &mut self,
         index: PageIndex,
@@ -107,14 +108,25 @@ impl<'a> Mapper<'a> {
         may_wait: bool,
     ) -> (PageMap, Result<()>) {
         let mut map = PageMap::empty(wanted);
-        for part in wanted.runs() {
-            if let Err(error) = self.map_part(&mut map, index, part, &run_pages, may_wait) {
-                return (map, Err(error));
+        let mut result = Ok(());
+        let size = self.space.block_size();
+        for mut part in wanted.runs() {
+            while let Err((at, error)) =
+                self.map_part(&mut map, index, part.clone(), &run_pages, may_wait)
+            {
+                if self.purpose == Purpose::Read || error.kind == ErrorKind::WouldBlock {
+                    return (map, Err(error));
+                }
+                result = result.and(Err(error));
+                let bad = size.block_of(index.start() + at as u64);
+                let next = size.start_of(FileBlock(bad.0 + 1)) - index.start();
+                part.start = usize::try_from(next).expect("inside the page").min(part.end);
             }
         }
-        (map, Ok(()))
+        (map, result)
     }
 
+    /// Maps `part` of a page; an error comes with the place in the page where it was met.
     fn map_part(
         &mut self,
         map: &mut PageMap,
@@ -122,7 +134,7 @@ impl<'a> Mapper<'a> {
         part: Range<usize>,
         run_pages: &impl Fn() -> u64,
         may_wait: bool,
-    ) -> Result<()> {
+    ) -> std::result::Result<(), (usize, Error)> {
         let size = self.space.block_size();
         let mut at = part.start;
         while at < part.end {
@@ -131,9 +143,15 @@ impl<'a> Mapper<'a> {
             let extent = match self.remembered(block) {
                 Some(extent) => extent,
                 None => {
-                    let more = run_pages() * (PAGE_BYTES / size.bytes());
-                    let count = blocks_here + if part.end == PAGE_SIZE { more } else { 0 };
-                    self.ask(MapRequest { first: block, count, purpose: self.purpose, may_wait })?
+                    let more = match part.end {
+                        PAGE_SIZE => run_pages() * (PAGE_BYTES / size.bytes()),
+                        _ => 0,
+                    };
+                    // The last of the neighbours may lie behind the end in part.
+                    let inside = size.block_after(self.space.size()).0.saturating_sub(block.0);
+                    let count = (blocks_here + more).min(inside).max(blocks_here);
+                    self.ask(MapRequest { first: block, count, purpose: self.purpose, may_wait })
+                        .map_err(|error| (at, error))?
                 }
             };
             let blocks = extent.blocks_from(block).min(blocks_here);
@@ -167,7 +185,7 @@ impl<'a> Mapper<'a> {
                 .because("the block map answered with a run that does not hold the block"));
         }
         if extent.fresh {
-            self.fresh = Some(extent);
+            self.fresh.push(extent);
         }
         self.last = Some((cookie, extent));
         Ok(extent)

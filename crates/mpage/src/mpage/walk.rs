@@ -188,7 +188,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             self.hand.submit();
             (map, result) = self.mapper.map(index, dirty, run, true);
         }
-        if let Some(extent) = self.mapper.fresh.take() {
+        for extent in std::mem::take(&mut self.mapper.fresh) {
             let may_wait = self.hand.empty();
             space.forget_alias(&extent, &may_wait);
         }

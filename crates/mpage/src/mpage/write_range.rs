@@ -71,7 +71,7 @@ impl<'a> DirectIo<'a> {
             (map, result) = self.mapper.map(index, wanted, || 0, true);
         }
         result?;
-        if let Some(extent) = self.mapper.fresh.take() {
+        for extent in std::mem::take(&mut self.mapper.fresh) {
             self.submit();
             self.space.forget_alias(&extent, &MayWait::of_empty_hand(self));
         }
