@@ -9,8 +9,8 @@ use super::*;
 
 /// A waiter that took its ticket before it looked never misses the change it waits for.
 ///
-/// Failed when `notify` looked for sleepers before it counted, when a waiter compared the count
-/// before it announced itself, and when it did not announce itself again after it woke.
+/// Failed when `notify` looked for sleepers before it counted, and when a waiter compared the
+/// count before it announced itself.
 #[test]
 fn no_notification_is_missed() {
     let mut builder = loom::model::Builder::new();

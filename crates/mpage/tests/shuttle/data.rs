@@ -21,7 +21,8 @@ fn watch_page_0(rig: &Rig, zeros_after_data: bool) -> impl FnOnce() + Send + 'st
 
 /// The version protocol: contract 127 and R x X, R x E, R x T of `docs/locking.md`.
 ///
-/// Failed when `replace_frame` or `take_frame` did not move the version.
+/// Failed when `take_frame` did not move the version, and when a reader did not ask it again. A
+/// copy on write is too short for random schedules: `a_reader_never_takes_a_replaced_frame` has it.
 #[test]
 fn shuttle_reader_never_sees_a_reused_frame() {
     check(|| {
@@ -77,7 +78,7 @@ fn shuttle_reader_never_sees_a_reused_frame() {
 ///
 /// Failed when `try_fill` did not look at the stores, when a copy did not wait for a fill, when a
 /// store into stale blocks did not wait for FILLING, and when `missing` was computed before FILLING
-/// was set.
+/// was set. That a fill waits for COPYING follows from the copier's store.
 #[test]
 fn shuttle_fill_never_overwrites_a_store() {
     check(|| {
@@ -134,8 +135,8 @@ fn read_all(file: &mpage::CachedFile, len: usize) -> Vec<u8> {
 /// Protocols 3 and 4, contract 2 and 9: what a store left is dirty, in io, in flight or written, at
 /// every instant.
 ///
-/// Failed when the page was marked dirty before the store and not after, when the dirty bits were
-/// cleared after the write was sampled, and when WRITEBACK began without the mark.
+/// Failed when the page was marked dirty before the store and not after, and when the dirty bits
+/// were cleared after the write was sampled.
 #[test]
 fn shuttle_store_racing_with_writeback_is_never_lost() {
     check(|| {
@@ -168,8 +169,8 @@ fn shuttle_store_racing_with_writeback_is_never_lost() {
 
 /// Protocol 2, contract 125: what is on its way does not change, and one copy serves all writers.
 ///
-/// Failed when `try_set(COPYING)` was left out, when COPYING did not keep a second copier away, and
-/// when SHARED was not looked at on entry.
+/// Failed when COPYING did not keep a second copier away, and when SHARED was not looked at on
+/// entry.
 #[test]
 fn shuttle_two_writers_copy_once() {
     check(|| {
@@ -198,7 +199,9 @@ fn shuttle_two_writers_copy_once() {
 
 /// Protocol 6, contract 127: S x E, W x E and E x E.
 ///
-/// Failed when eviction tested the word before it froze the page by another exchange.
+/// Failed when eviction took dirty pages or pinned ones, and when a pin did not compare whose the
+/// page is. That testing and freezing is one exchange is held by `freezing_against_stores_and_pins`:
+/// here a store into a frozen page is detected later, and made again.
 #[test]
 fn shuttle_eviction_never_drops_a_store() {
     check(|| {

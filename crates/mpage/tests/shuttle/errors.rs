@@ -9,7 +9,8 @@ use crate::rig::{Build, PAGE, Rig, check, part, read_versions, spawn, stamp, ver
 
 /// S x C, contract 9: a failed write gives its dirty bits back, a store meanwhile keeps its own.
 ///
-/// Failed when a failed write left the page clean, and when it left the mapping's mark clear.
+/// Failed when a failed write left the page clean, when it left the mapping's mark clear, and when
+/// its error was recorded after the table let it go.
 #[test]
 fn shuttle_store_racing_with_failed_writeback() {
     check(|| {
@@ -52,7 +53,8 @@ fn sync_until_good(file: &CachedFile) -> Vec<Errno> {
 /// Error x open x close, contract 78: an error nobody was told of keeps the mapping, so that the
 /// next open is told, whoever closes meanwhile.
 ///
-/// Failed when the mapping was let go by one who looked, after another error was recorded.
+/// The race of an error with the last look is
+/// `shuttle_error_while_the_last_open_is_told_and_closes`: here it takes too many steps.
 #[test]
 fn shuttle_errors_against_open_and_close() {
     check(|| {
@@ -92,8 +94,8 @@ fn errno_of(result: mpage::Result<()>) -> Option<Errno> {
 /// Contract 9 with a volatile cache: a failed flush makes what it did not cover dirty again, also
 /// what is written meanwhile.
 ///
-/// Failed when a failed flush left pages clean, when a sync that shared it returned success, and
-/// when the writes it covered were counted after it was submitted.
+/// Failed when a failed flush left pages clean, and when the writes it covered were counted after it
+/// was submitted.
 #[test]
 fn shuttle_flush_failure_against_write() {
     check(|| {

@@ -4,8 +4,7 @@ use crate::rig::{Build, PAGE, check, part, spawn, stamp, write};
 
 /// Writers that wait for memory get it: the flusher writes, flushes, and tells them.
 ///
-/// Failed when a flush did not tell those who wait, when reclaim did not ask for the flush, and
-/// when an unpinned page told nobody.
+/// Failed when a flush did not tell those who wait, and when reclaim did not ask for the flush.
 #[test]
 fn shuttle_writers_wait_for_memory() {
     check(|| writers(48 << 10, true));
