@@ -44,6 +44,8 @@ fn a_cached_page_is_in_exactly_one_set() {
 fn whoever_looks_finds_each_page_once() {
     let bench = Bench::new(4096, 0);
     bench.fill(0..8, 1);
+    bench.stack.hold(BioOp::Write);
+    let delay = Arc::clone(&bench.stack.delay);
     let done = Arc::new(AtomicBool::new(false));
     let (file, ended) = (bench.file.clone(), Arc::clone(&done));
     let worker = spawn(move || {
@@ -52,7 +54,7 @@ fn whoever_looks_finds_each_page_once() {
             file.start_writing(WHOLE).unwrap();
             fill(&file, [round % 8], 3);
             if round % 3 == 0 {
-                file.fsync().unwrap();
+                let _released = delay.release_all();
             }
         }
         ended.store(true, Ordering::SeqCst);
@@ -66,8 +68,8 @@ fn whoever_looks_finds_each_page_once() {
 /// Statement 2: while a walker sits in the block map with page 1 locked and page 0 in its bio,
 /// others dirty a page in its hand, the locked page itself, one in io and a clean one.
 ///
-/// Seen to fail: with `Store::enter` waiting until the page is not locked, the dirtier waits for
-/// the walker, which waits for it.
+/// Seen to fail: with `AddressSpace::enter` and `Store::enter` waiting until the page is not
+/// locked, the dirtier waits for the walker, which waits for it.
 #[test]
 fn dirtying_waits_for_no_walker() {
     for mode in [SyncMode::Cleaning, SyncMode::DataIntegrity] {
@@ -87,7 +89,8 @@ fn dirtying_waits_for_no_walker() {
     }
 }
 
-/// Statement 3. Seen to fail: with `note_dirty` stamping and counting every time.
+/// Statement 3. Seen to fail: with every store going through a `note_dirty` that
+/// stamps and counts each time.
 #[test]
 fn dirtying_a_dirty_page_changes_nothing() {
     let bench = Bench::new(4096, 0);
@@ -153,7 +156,7 @@ fn what_is_dirtied_after_a_splice_is_in_dirty_alone() {
 /// Statement 6, in a race: pages are dirtied one after the other, so a splice at one instant takes
 /// the first few of them and none behind a page it left.
 ///
-/// Seen to fail: with a splice that takes the mapping lock for one page at a time.
+/// Seen to fail: with a splice that takes the mapping lock for one page at a time and yields.
 #[test]
 fn a_splice_takes_all_dirty_pages_at_one_instant() {
     const PAGES: u64 = 12;

@@ -35,8 +35,8 @@ fn a_page_found_clean_is_not_written() {
 /// Statements 20 and 89: a page that leaves the mapping while an integrity walk waits for its older
 /// write is left alone.
 ///
-/// Seen to fail: with `Walk` looking neither for FROZEN nor for a detached page it asks the block
-/// map about the removed page.
+/// Seen to fail: with the walk looking neither for FROZEN, nor for a detached page, nor whether
+/// anything is dirty in the page it locked.
 #[test]
 fn a_page_that_left_the_mapping_is_passed_by() {
     let bench = Bench::new(4096, 0);
@@ -71,8 +71,7 @@ fn integrity_walk(
     })
 }
 
-/// Statement 21. Pages passed over do not count. Seen to fail: with the quota tested after each bio
-/// instead of each page.
+/// Statement 21. Pages passed over do not count. Seen to fail: with a walk that goes on at zero.
 #[test]
 fn nr_to_write_stops_a_cleaning_walk_exactly() {
     let bench = Bench::new(4096, 0);
@@ -114,8 +113,8 @@ fn an_error_stops_cleaning_and_the_next_walk_begins_behind_it() {
     let bench = Bench::new(4096, 0);
     bench.fill(0..5, 1);
     bench.map.refuse(&[(2, Errno::NOSPC)]);
-    let _joined = bench.mapping().splice(&WHOLE, SyncMode::Cleaning);
     let cyclic = || {
+        let _joined = bench.mapping().splice(&WHOLE, SyncMode::Cleaning);
         let mut wbc = WritebackControl { range_cyclic: true, ..WritebackControl::cleaning(100) };
         let result = mpage_writepages(bench.mapping(), &mut wbc, Some(&*bench.map));
         (wbc.pages_written, result)
@@ -390,8 +389,8 @@ fn the_bio_is_submitted_before_the_walk_waits_for_a_page() {
     assert_eq!((bench.on_device(1), bench.sets()), (3, [2, 0, 0, 0]));
 }
 
-/// Statement 30. Seen to fail: with a cyclic walk that goes on at the front of the file when it
-/// came to the end; with the saved index not set back to zero.
+/// Statement 30. Seen to fail: with a cyclic walk that begins at the front of the file every time;
+/// with the saved index not set back to zero.
 #[test]
 fn cyclic_cleaning_goes_on_where_it_stopped_and_does_not_wrap() {
     let bench = Bench::new(4096, 0);
