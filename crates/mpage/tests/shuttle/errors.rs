@@ -94,8 +94,8 @@ fn errno_of(result: mpage::Result<()>) -> Option<Errno> {
 /// Contract 9 with a volatile cache: a failed flush makes what it did not cover dirty again, also
 /// what is written meanwhile.
 ///
-/// Failed when a failed flush left pages clean, and when the writes it covered were counted after it
-/// was submitted.
+/// Failed when a failed flush left pages clean, and when the writes it covered were counted after
+/// it was submitted.
 #[test]
 fn shuttle_flush_failure_against_write() {
     check(|| {

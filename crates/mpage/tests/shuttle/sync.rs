@@ -19,8 +19,8 @@ fn assert_durable(rig_device: &crate::later::Later, page: u64, version: u64) {
 /// call is durable, whoever wrote it.
 ///
 /// Failed when a cleaning walk took the mark of an integrity caller's snapshot, when a write took a
-/// page's mark without what was dirtied since it was mapped, when a page entered the table after its
-/// exchange, and when a sync did not wait for the table.
+/// page's mark without what was dirtied since it was mapped, when it entered the table after
+/// its exchange, and when a sync did not wait for the table.
 #[test]
 fn shuttle_two_syncs_and_a_cleaner() {
     check(|| {
@@ -72,8 +72,8 @@ fn shuttle_sync_while_a_page_moves_to_the_next_bio() {
 /// R1, R3 and R4 of Linux 2.6, contract 9 and 57: whatever a dirtier and a cleaner do, a sync
 /// covers what was written before its call.
 ///
-/// Failed when a cleaning walk cleared the integrity callers' mark, and when an integrity walk took a
-/// page under writeback that is dirty again for written.
+/// Failed when a cleaning walk cleared the integrity callers' mark, and when an integrity walk took
+/// a page under writeback that is dirty again for written.
 #[test]
 fn shuttle_dirtier_fsync_and_cleaning() {
     check(|| {
