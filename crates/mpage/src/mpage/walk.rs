@@ -19,8 +19,8 @@ use crate::units::{PAGE_SIZE, PageIndex, SectorMask, pages_touched, part_in_page
 use crate::writeback::WritebackControl;
 use crate::writepage::{PageWritten, WritePage};
 
-/// Tries to find a page without a store in progress before an integrity walk samples it. A checker of
-/// schedules shall see samples.
+/// Tries to find a page without a store in progress before an integrity walk samples it. A checker
+/// of schedules shall see samples.
 const SPINS: usize = if cfg!(any(mpage_loom, mpage_shuttle)) { 1 } else { 200 };
 
 /// Neighbours asked for when the block map is asked about a page.
