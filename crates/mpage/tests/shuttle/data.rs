@@ -200,8 +200,8 @@ fn shuttle_two_writers_copy_once() {
 /// Protocol 6, contract 127: S x E, W x E and E x E.
 ///
 /// Failed when eviction took dirty pages or pinned ones, and when a pin did not compare whose the
-/// page is. `freezing_against_stores_and_pins` holds that testing and freezing is one exchange: here
-/// a store into a frozen page is noticed later, and made again.
+/// page is. `freezing_against_stores_and_pins` holds that testing and freezing is one exchange:
+/// here a store into a frozen page is noticed later, and made again.
 #[test]
 fn shuttle_eviction_never_drops_a_store() {
     check(|| {
