@@ -215,15 +215,25 @@ impl CachedFile {
         if offset >= end {
             return Ok(0);
         }
-        fsync::write_and_wait(&self.space, &(offset..end))?;
-        let whole = end.next_multiple_of(self.space.block_size().bytes());
-        self.direct(offset..whole, Purpose::Read, |space, part, frame, from| {
-            let range = part.start.min(end)..part.end.min(end);
-            let at = usize::try_from(range.start - offset).expect("inside the buffer");
-            let len = usize::try_from(range.end - range.start).expect("inside a page");
+        // Nobody frees the blocks of the range, for another file's data to show, meanwhile.
+        let pages = pages_touched(&(offset..end));
+        self.space.begin_removal(&pages, None);
+        let end = end.min(self.space.size()).max(offset);
+        let result = self.read_removed(to, &(offset..end));
+        self.space.end_removal(&pages);
+        result.map(|()| usize::try_from(end - offset).expect("inside the buffer"))
+    }
+
+    /// Reads past the cache from `range`, which is registered as being removed.
+    fn read_removed(&self, to: &mut [u8], range: &Range<u64>) -> Result<()> {
+        fsync::write_and_wait(&self.space, range)?;
+        let whole = range.end.next_multiple_of(self.space.block_size().bytes());
+        self.direct(range.start..whole, Purpose::Read, |space, part, frame, from| {
+            let part = part.start.min(range.end)..part.end.min(range.end);
+            let at = usize::try_from(part.start - range.start).expect("inside the buffer");
+            let len = usize::try_from(part.end - part.start).expect("inside a page");
             space.core().pool.arena().read(frame, from, &mut to[at..at + len]);
-        })?;
-        Ok(usize::try_from(end - offset).expect("inside the buffer"))
+        })
     }
 
     /// Writes past the cache: what is cached of the range is written before and dropped after.

@@ -206,17 +206,10 @@ pub(crate) fn collapse_range(space: &AddressSpace, range: &Range<u64>) -> Result
             .because("the range must lie on whole blocks and end before the end of the file"));
     }
     let get_block = get_block_of(space)?;
-    let may_wait = MayWait::no_bio_held();
     let rest = range.start / PAGE_BYTES * PAGE_BYTES..FILE_SIZE_MAX;
     let pages = pages_touched(&rest);
     space.begin_removal(&pages, None);
-    let result = write_and_wait(space, &rest).and_then(|()| {
-        let failed = space.failed_ranges(&rest);
-        if !failed.is_empty() {
-            return Err(Error::new(ErrorKind::Busy, "collapse").at(failed));
-        }
-        drop_pages(space, pages.clone(), &may_wait);
-        space.wait_for_writes(&rest);
+    let result = invalidate_strict(space, &rest).and_then(|()| {
         get_block.collapse(size.block_of(range.start)..size.block_of(range.end))?;
         space.set_size_while_removing(space.size() - (range.end - range.start));
         Ok(())
