@@ -196,7 +196,8 @@ fn holes_of(space: &AddressSpace, index: PageIndex, clean: SectorMask) -> Result
 /// # Errors
 ///
 /// `InvalidInput` unless both ends lie on blocks and before the end of the file, and whatever the
-/// block map says, which may not support it; those of writing. The file is unchanged then.
+/// block map says, which may not support it; `Busy` when a page of what follows is pinned or being
+/// stored into; those of writing. The file is unchanged then.
 pub(crate) fn collapse_range(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     let size = space.block_size();
     let on_blocks =
