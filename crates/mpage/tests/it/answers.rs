@@ -254,6 +254,11 @@ impl Bench {
     }
 }
 
+/// A list of one.
+pub(crate) fn only<T>(one: T) -> Vec<T> {
+    std::iter::once(one).collect()
+}
+
 /// Fills pages `indices` of `file` with `byte`.
 pub(crate) fn fill(file: &CachedFile, indices: impl IntoIterator<Item = u64>, byte: u8) {
     for index in indices {

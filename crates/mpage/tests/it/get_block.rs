@@ -1,7 +1,7 @@
 //! What the block map is asked, told, and trusted with.
 
+use mpage_locks::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use mpage::units::{BlockSize, DeviceBlock, FileBlock};
 use mpage::{
@@ -11,7 +11,7 @@ use mpage::{
 use mpage_block::wrap::Times;
 use mpage_block::{BioOp, Errno};
 
-use crate::answers::{Bench, WHOLE, one_page};
+use crate::answers::{Bench, WHOLE, one_page, only};
 use crate::stack::{errno, spawn, still_waits};
 
 /// Statement 46: what the device's own mapping has cached of a block, dirty or clean, is forgotten
@@ -81,8 +81,8 @@ fn each_fresh_run_of_a_page_forgets_its_alias() {
 /// Statement 47: where the block map has no place for one block of a page, its others are written,
 /// those behind it too; the one stays dirty and is named.
 ///
-/// Seen to fail: with the mapped blocks dropped on an error; with the question given up at the first
-/// error, for the block behind.
+/// Seen to fail: with the mapped blocks dropped on an error; with the questions ended by the first
+/// error.
 #[test]
 fn blocks_with_a_place_are_written_when_another_has_none() {
     for failure in [Errno::NOSPC, Errno::IO] {
@@ -95,7 +95,7 @@ fn blocks_with_a_place_are_written_when_another_has_none() {
         bench.fill([0], 1);
         let error = bench.file.fsync().unwrap_err();
         assert_eq!(error.kind.errno(), failure);
-        assert_eq!((error.at, error.retained), (Vec::from([2048..3072]), true));
+        assert_eq!((error.at, error.retained), (only(2048..3072), true));
         assert_eq!(bench.lines(), ["W 0+4 sync", "W 6+2 sync", "F"]);
         let device = bench.stack.bytes(0..4096);
         let firsts: Vec<u8> = device.chunks(1024).map(|block| block[0]).collect();

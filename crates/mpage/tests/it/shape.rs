@@ -7,7 +7,7 @@ use mpage::{ErrorKind, Extent, Options, Purpose, SyncMode, WritebackControl, mpa
 use mpage_block::wrap::{DeviceOp, Effect, Rule, Times, TraceEvent};
 use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions, Sector};
 
-use crate::answers::{Answers, Bench, WHOLE};
+use crate::answers::{Answers, Bench, WHOLE, only};
 use crate::rig::pattern;
 use crate::stack::{Stack, count, errno, spawn};
 
@@ -153,7 +153,7 @@ fn a_page_in_several_bios_leaves_writeback_with_the_last() {
     bench.stack.fail(BioOp::Write, Times::All, Errno::IO);
     assert!(bench.stack.delay.release_next());
     assert_eq!(bench.sets(), [0, 1, 0, 0]);
-    assert_eq!(bench.mapping().failed_ranges(&WHOLE), [2048..3072]);
+    assert_eq!(bench.mapping().failed_ranges(&WHOLE), only(2048..3072));
 }
 
 /// Statement 38: behind the last page of an extent that says boundary the bio goes out, before the
@@ -214,8 +214,8 @@ fn no_bio_has_more_segments_than_the_device_takes() {
     }
 }
 
-/// Statement 36: a page is dirty until it is in a bio: while its place is looked for, and when there
-/// is none.
+/// Statement 36: a page is dirty until it is in a bio: while its place is looked for, and when it
+/// has none.
 ///
 /// Seen to fail: with dirty cleared before the block map is asked.
 #[test]
@@ -391,7 +391,7 @@ fn a_refused_bio_completes_its_pages_with_the_error() {
     bench.file.write_all_at(&[2; 1024], 9 * 1024).unwrap();
     let error = bench.file.fsync().unwrap_err();
     assert_eq!((error.kind.errno(), error.retained), (Errno::NODEV, true));
-    assert_eq!(error.at, [0..8192]);
+    assert_eq!(error.at, only(0..8192));
     assert_eq!((bench.dirty(), bench.sets()), (vec![0, 1], [2, 2, 0, 0]));
     assert_eq!(bench.on_device(4), 1);
     bench.stack.fault.clear();
