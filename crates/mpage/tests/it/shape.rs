@@ -293,16 +293,18 @@ fn what_is_behind_the_end_reaches_the_device_as_zeros() {
         let file = bench.file.clone();
         let truncater = spawn(move || file.set_len(1500).unwrap());
         crate::stack::wait_until(|| bench.file.size() == 1500);
+        bench.stack.hold(BioOp::Write);
         gate.open();
+        bench.stack.delay.wait_for_held(if scattered { 4 } else { 1 });
+        bench.stack.let_go();
         syncer.join().unwrap();
+        let block = |n| bench.stack.bytes(place(n) * 1024..(place(n) + 1) * 1024);
+        assert_eq!(block(0), [0xee; 1024]);
+        assert!(block(1)[..476].iter().all(|byte| *byte == 0xee));
+        assert!(block(1)[476..].iter().all(|byte| *byte == 0));
+        assert_eq!([block(2), block(3)], [[0; 1024]; 2]);
         truncater.join().unwrap();
-        bench.file.fsync().unwrap();
         drop(pinned);
-        let at = |n| place(n) * 1024;
-        assert_eq!(bench.stack.bytes(at(0)..at(0) + 1024), [0xee; 1024]);
-        let tail = bench.stack.bytes(at(1)..at(1) + 1024);
-        assert!(tail[..476].iter().all(|byte| *byte == 0xee));
-        assert!(tail[476..].iter().all(|byte| *byte == 0));
     }
 }
 
@@ -349,7 +351,7 @@ fn a_page_behind_the_end_is_left_to_truncate() {
     syncer.join().unwrap();
     truncater.join().unwrap();
     assert_eq!(bench.sets(), [0; 4]);
-    assert_eq!(bench.map.take_events().last().unwrap(), "removed from 0");
+    assert!(bench.map.take_events().contains(&"removed from 0".to_owned()));
 }
 
 /// Statement 41: the last page a file can have is written as any other.
