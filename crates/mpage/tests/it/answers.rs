@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mpage::units::{BlockSize, DeviceBlock, FileBlock};
 use mpage::{
@@ -16,6 +15,7 @@ use mpage_locks::Mutex;
 
 use crate::rig::options;
 use crate::stack::Stack;
+use crate::table::Gate;
 
 /// The whole file.
 pub(crate) const WHOLE: Range<u64> = 0..mpage::units::FILE_SIZE_MAX;
@@ -75,14 +75,9 @@ impl Answers {
 
     /// Stops whoever asks for a place to write page `index` to, once, until the gate is opened.
     pub(crate) fn stop_at(&self, index: u64) -> Gate {
-        let (arrive, reached) = channel();
-        let (open, opened) = channel();
-        self.once(index, move || {
-            arrive.send(()).unwrap();
-            // A gate that was dropped is open.
-            let _open: std::result::Result<(), _> = opened.recv();
-        });
-        Gate { reached, open }
+        let gate = Gate::new();
+        self.once(index, gate.stop());
+        gate
     }
 
     /// Takes the questions so far.
@@ -152,22 +147,6 @@ impl GetBlock for Answers {
     fn sync(&self, _kind: SyncKind, size_bytes: u64) -> Result<()> {
         self.events.lock().push(format!("synced at {size_bytes}"));
         Ok(())
-    }
-}
-
-/// A place where a thread stops until it is let go.
-pub(crate) struct Gate {
-    reached: Receiver<()>,
-    open: Sender<()>,
-}
-
-impl Gate {
-    pub(crate) fn wait_for_arrival(&self) {
-        self.reached.recv().unwrap();
-    }
-
-    pub(crate) fn open(&self) {
-        self.open.send(()).unwrap();
     }
 }
 
