@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use mpage_block::Errno;
-use mpage_locks::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use mpage_locks::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use mpage_locks::{Mutex, MutexGuard, clock};
 use mpage_mem::FrameId;
 
@@ -68,6 +68,8 @@ pub struct AddressSpace {
     pub(crate) writeback_index: AtomicU64,
     /// The number, on the device, of the last write of this file.
     last_write: AtomicU64,
+    /// What becomes of bytes whose write failed: a [`FailurePolicy`] by number.
+    on_failure: AtomicU32,
     /// A cleaning walk is under way.
     cleaning: AtomicBool,
     /// Pages that may be dirty or in flight before writers of this file wait.
@@ -126,6 +128,19 @@ impl SyncMode {
             SyncMode::DataIntegrity => Mark::ToSync,
         }
     }
+}
+
+/// What becomes of bytes whose write failed. In each case every open is told of the error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// They stay in the cache, dirty. The flusher tries them again, with pauses, and so does every
+    /// sync.
+    #[default]
+    Keep = 0,
+    /// They stay in the cache, dirty. Only syncs of their range try them again.
+    Quarantine = 1,
+    /// They are given up: the next read brings what the device has.
+    Drop = 2,
 }
 
 /// How many pages are in each of the four sets.
@@ -235,6 +250,7 @@ impl AddressSpace {
                 turn: Turn::default(),
                 writeback_index: AtomicU64::new(0),
                 last_write: AtomicU64::new(0),
+                on_failure: AtomicU32::new(FailurePolicy::Keep as u32),
                 cleaning: AtomicBool::new(false),
                 unwritten_pages_max: AtomicUsize::new(usize::MAX),
                 _keeps: keeps,

@@ -158,6 +158,10 @@ impl PageCache {
                 block_size.bytes()
             )));
         }
+        if dev.limits().bytes_max < PAGE_SIZE {
+            return Err(Error::new(ErrorKind::InvalidInput, "add mapping")
+                .because("the device takes less than a page at a time"));
+        }
         if size > FILE_SIZE_MAX {
             return Err(Error::new(ErrorKind::TooLarge, "add mapping"));
         }

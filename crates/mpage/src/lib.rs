@@ -96,7 +96,7 @@ pub mod units;
 mod writeback;
 mod writepage;
 
-pub use address_space::{AddressSpace, Operations, SetCounts, SyncMode};
+pub use address_space::{AddressSpace, FailurePolicy, Operations, SetCounts, SyncMode};
 pub use backing_dev::BackingDev;
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
 pub use cache::OpenOptions;

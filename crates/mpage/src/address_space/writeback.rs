@@ -146,6 +146,18 @@ impl AddressSpace {
         let _io = state.tree.clear_mark(page.index(), Mark::ToSync);
     }
 
+    /// Chooses what becomes of bytes whose write fails from now on.
+    pub fn set_failure_policy(&self, policy: FailurePolicy) {
+        self.on_failure.store(policy as u32, Ordering::SeqCst);
+    }
+
+    /// What becomes of bytes whose write fails.
+    pub fn failure_policy(&self) -> FailurePolicy {
+        let chosen = self.on_failure.load(Ordering::SeqCst);
+        let is = |policy: &FailurePolicy| *policy as u32 == chosen;
+        [FailurePolicy::Quarantine, FailurePolicy::Drop].into_iter().find(is).unwrap_or_default()
+    }
+
     /// Ends the writes of `ended` pages, whose device write has number `at`, and takes entry
     /// `number` out of the table of writes in flight. Errors were recorded before. Linux:
     /// `folio_end_writeback()`.
@@ -199,6 +211,10 @@ impl AddressSpace {
             assert!(had, "a page under writeback has the mark");
             state.writeback -= 1;
             let _before = self.core.writeback_pages.fetch_sub(1, Ordering::SeqCst);
+            if self.failure_policy() == FailurePolicy::Drop {
+                page.clear_uptodate(one.failed.without(page.word().dirty()));
+                return page.end_writeback(SectorMask::NONE).1;
+            }
             if !one.failed.is_empty() {
                 self.note_dirty(state, one.page, one.index, one.failed, now_ns);
                 state.failed += usize::from(!page.word().has(FAILED));

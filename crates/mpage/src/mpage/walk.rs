@@ -8,11 +8,13 @@ use mpage_mem::{FrameId, Purpose as FramePurpose};
 
 use super::hand::{Hand, Split};
 use super::map::{Mapper, PageMap};
-use crate::address_space::{AddressSpace, Ended, PageLock, PagePin, Started, SyncMode};
+use crate::address_space::{
+    AddressSpace, Ended, FailurePolicy, PageLock, PagePin, Started, SyncMode,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::{GetBlock, Purpose};
 use crate::may_wait::MayWait;
-use crate::page::{FROZEN, Start, WRITEBACK};
+use crate::page::{FAILED, FROZEN, Start, WRITEBACK};
 use crate::page_tree::{Mark, Marks};
 use crate::turn::Rank;
 use crate::units::{PAGE_SIZE, PageIndex, SectorMask, pages_touched, part_in_page};
@@ -112,6 +114,11 @@ impl<'a, 'w> Walk<'a, 'w> {
         loop {
             let word = pin.word();
             if word.has(FROZEN) {
+                return Ok(());
+            }
+            let quarantined = || self.space.failure_policy() == FailurePolicy::Quarantine;
+            if word.has(FAILED) && self.wbc.is_cleaning() && quarantined() {
+                self.pass_over(pin.index());
                 return Ok(());
             }
             if word.has(WRITEBACK) {

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use mpage::units::{BlockSize, PageIndex};
-use mpage::{CachedFile, Error, Operations, PageWritten, RangeSteps, Result, SyncKind, WritePage};
+use mpage::{
+    CachedFile, Error, FailurePolicy, Operations, PageWritten, RangeSteps, Result, SyncKind,
+    WritePage,
+};
 use mpage_block::wrap::Times;
 use mpage_block::{BioOp, Errno};
 use mpage_locks::Mutex;
@@ -417,4 +420,38 @@ fn sync_of_a_device_has_a_cursor_of_its_own() {
     fail_writes(&files, Times::First(1));
     assert_eq!(errno(device.sync()), Errno::IO);
     assert_eq!(errno(one.fsync()), Errno::IO);
+}
+
+/// Statement 81. Fails when a cleaning walk takes failed pages whatever the policy.
+#[test]
+fn a_quarantined_page_is_tried_again_by_syncs_alone() {
+    let files = Files::new();
+    let (one, two) = two_opens(&files);
+    one.mapping().set_failure_policy(FailurePolicy::Quarantine);
+    fail_writes(&files, Times::First(1));
+    assert_eq!(errno(one.fsync()), Errno::IO);
+    one.write_all_at(&[2; 4096], 4096).unwrap();
+    one.start_writing(pages(0, 2)).unwrap();
+    one.mapping().wait_for_writes(&pages(0, 2));
+    assert_eq!(one.mapping().dirty_pages(&pages(0, 2)), [PageIndex(0)]);
+    assert_eq!(files.stack.bytes(pages(0, 1)), vec![0; 4096]);
+    assert_eq!(errno(two.fsync()), Errno::IO);
+    one.fsync().unwrap();
+    assert_eq!(files.stack.bytes(pages(0, 1)), vec![1; 4096]);
+}
+
+/// Statement 81. Fails when dropped bytes stay up to date in the cache, or nobody is told.
+#[test]
+fn dropped_bytes_are_told_of_and_read_as_the_device_has_them() {
+    let files = Files::new();
+    let (one, two) = two_opens(&files);
+    one.mapping().set_failure_policy(FailurePolicy::Drop);
+    fail_writes(&files, Times::First(1));
+    assert_eq!(errno(one.fsync()), Errno::IO);
+    assert_eq!(errno(two.fsync()), Errno::IO);
+    assert!(is_clean(one.mapping()));
+    let mut read = [9; 4096];
+    assert_eq!(one.read_at(&mut read, 0).unwrap(), 4096);
+    assert_eq!(read, [0; 4096]);
+    one.fsync().unwrap();
 }
