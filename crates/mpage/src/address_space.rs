@@ -307,9 +307,9 @@ impl AddressSpace {
     #[inline]
     pub(crate) fn read_cached(&self, index: PageIndex, offset: usize, to: &mut [u8]) -> bool {
         let wanted = sectors_of(offset, to.len());
-        let Some(page) = self.pages.lookup(index).and_then(|id| self.core.pool.get(id)) else {
-            return false;
-        };
+        let Some(id) = self.pages.lookup(index) else { return false };
+        let Some(page) = self.core.pool.get(id) else { return false };
+        self.core.pool.touch_likely_frame(id, offset);
         loop {
             let Some(seen) = page.begin_read(self.id, index) else { return false };
             if !seen.word.uptodate().contains(wanted) {

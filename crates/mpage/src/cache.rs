@@ -58,8 +58,8 @@ impl Default for Options {
 }
 
 /// Bytes a page costs: its frame and what is known of it, its place in the tree, its frame's pin
-/// count, and its entries in a bio.
-const PAGE_COST: usize = PAGE_SIZE + size_of::<Page>() + NODE_BYTES + 2 * size_of::<u32>() + 64;
+/// count, its number and its place among the free, and its entries in a bio.
+const PAGE_COST: usize = PAGE_SIZE + size_of::<Page>() + NODE_BYTES + 3 * size_of::<u32>() + 64;
 
 /// Nodes beyond one a page: two paths of a tree of full height.
 const SPARE_NODES: u32 = 24;

@@ -1,7 +1,8 @@
 //! All pages of one cache, their frames, and sleeping on a page.
 //!
 //! The pool is as large as the arena: a page that is in use has one frame, so a free frame means a
-//! free page.
+//! free page. A page gets the frame of its own number if both are free: so a reader can fetch the
+//! frame's memory while it waits for that of the page, which says which frame it has.
 
 use std::sync::Arc;
 
@@ -17,11 +18,43 @@ const BUCKETS: usize = if cfg!(any(mpage_loom, mpage_shuttle)) { 2 } else { 64 }
 /// The pages of one cache.
 pub(crate) struct PagePool {
     pages: Box<[Page]>,
-    free: Mutex<Vec<u32>>,
+    free: Mutex<FreePages>,
     arena: Arc<Arena>,
     sleepers: Box<[Bucket]>,
     /// Notified when a frame was freed or a page became evictable.
     pub(crate) memory: Event,
+}
+
+/// The numbers of the pages that are free.
+struct FreePages {
+    numbers: Vec<u32>,
+    /// Where in `numbers` each number is, or was when it was last there.
+    places: Box<[u32]>,
+}
+
+impl FreePages {
+    fn new(count: u32) -> FreePages {
+        FreePages { numbers: (0..count).collect(), places: (0..count).collect() }
+    }
+
+    /// Takes `wanted` if it is free, else another.
+    fn take(&mut self, wanted: u32) -> Option<u32> {
+        let place = self.places[wanted as usize];
+        if self.numbers.get(place as usize) != Some(&wanted) {
+            return self.numbers.pop();
+        }
+        let taken = self.numbers.swap_remove(place as usize);
+        if let Some(moved) = self.numbers.get(place as usize) {
+            self.places[*moved as usize] = place;
+        }
+        Some(taken)
+    }
+
+    fn put(&mut self, number: u32) {
+        let place = u32::try_from(self.numbers.len()).expect("fewer than there are pages");
+        self.places[number as usize] = place;
+        self.numbers.push(number);
+    }
 }
 
 #[derive(Default)]
@@ -36,7 +69,7 @@ impl PagePool {
         let count = u32::try_from(arena.frames()).expect("the arena numbers frames by 32 bits");
         PagePool {
             pages: (0..count).map(|_| Page::free()).collect(),
-            free: Mutex::new((0..count).rev().collect()),
+            free: Mutex::new(FreePages::new(count)),
             arena,
             sleepers: (0..BUCKETS).map(|_| Bucket::default()).collect(),
             memory: Event::default(),
@@ -53,6 +86,16 @@ impl PagePool {
     #[inline]
     pub(crate) fn get(&self, id: PageId) -> Option<&Page> {
         self.pages.get(id.0 as usize)
+    }
+
+    /// Asks the processor for the byte at `offset` of the frame that page `id` most likely has.
+    #[inline]
+    pub(crate) fn touch_likely_frame(&self, id: PageId, offset: usize) {
+        // To a checker of schedules it would only be one more turn.
+        if cfg!(not(any(mpage_loom, mpage_shuttle))) {
+            let mut unused = [0];
+            self.arena.read(FrameId::new(id.0), offset, &mut unused);
+        }
     }
 
     /// How many pages there are.
@@ -76,7 +119,8 @@ impl PagePool {
         neighbour: Option<PageId>,
     ) -> Option<PageId> {
         let frame = self.alloc_frame(Purpose::Cache, index, neighbour)?;
-        let id = PageId(self.free.lock().pop().expect("a free frame means a free page"));
+        let number = self.free.lock().take(frame.get()).expect("a free frame means a free page");
+        let id = PageId(number);
         self.page(id).assign(mapping, index, frame);
         Some(id)
     }
@@ -105,7 +149,7 @@ impl PagePool {
         assert!(page.word().has(FROZEN), "only a frozen page is freed");
         let frame = page.take_frame();
         page.reset(!(FROZEN | KEEPS_PAGE));
-        self.free.lock().push(id.0);
+        self.free.lock().put(id.0);
         self.unpin_frame(frame);
     }
 
@@ -171,3 +215,27 @@ fn slot_of(index: PageIndex) -> usize {
 
 #[cfg(all(test, mpage_loom))]
 mod loom_tests;
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_page_is_taken_by_its_number_and_once() {
+        let mut free = FreePages::new(4);
+        assert_eq!(free.take(1), Some(1));
+        let other = free.take(1).expect("three are free");
+        assert_ne!(other, 1);
+        free.put(1);
+        assert_eq!(free.take(1), Some(1));
+        let rest = [free.take(1), free.take(1)].map(|number| number.expect("two are free"));
+        let mut all = [1, other, rest[0], rest[1]];
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3]);
+        assert_eq!(free.take(1), None);
+        for number in [2, 0, 3, 1] {
+            free.put(number);
+        }
+        assert_eq!([3, 0, 1, 2].map(|number| free.take(number)), [3, 0, 1, 2].map(Some));
+    }
+}
