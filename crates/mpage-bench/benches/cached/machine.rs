@@ -32,7 +32,7 @@ pub(crate) fn huge_pages() -> String {
         let kib = line.and_then(|line| line.split_whitespace().next());
         kib.map_or(0, |kib| kib.parse().unwrap_or(0)) >> 10
     };
-    format!("{} of {} MiB in huge pages", mib("AnonHugePages:"), mib("Anonymous:"))
+    format!("{} of the process's {} MiB", mib("AnonHugePages:"), mib("Anonymous:"))
 }
 
 fn commit() -> String {

@@ -17,6 +17,45 @@ pub(crate) struct Plan {
     pub(crate) rounds: u64,
     /// How long one contender is measured in one round.
     pub(crate) round_ms: u64,
+    pub(crate) timer: Timer,
+}
+
+/// Which time counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// From the first thread's start to the last one's end.
+    Wall,
+    /// What the busiest thread spent on a processor: leaves out the machine's other work.
+    Processor,
+}
+
+impl Timer {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Timer::Wall => "by the clock",
+            Timer::Processor => "on the processor, without the machine's other work",
+        }
+    }
+
+    fn now_ns(self) -> Result<u64, Failed> {
+        if self == Timer::Wall {
+            return Ok(clock::now_ns());
+        }
+        // The kernel brings the count up to date when a thread yields.
+        thread::yield_now();
+        let counts = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+        Ok(counts.split(' ').next().unwrap_or("").parse()?)
+    }
+
+    /// How long threads took that started and ended so.
+    fn time_ns(self, spans: &[(u64, u64)]) -> u64 {
+        let first = spans.iter().map(|(start, _)| *start).min().unwrap_or(0);
+        let last = spans.iter().map(|(_, end)| *end).max().unwrap_or(0);
+        match self {
+            Timer::Wall => last - first,
+            Timer::Processor => spans.iter().map(|(start, end)| end - start).max().unwrap_or(0),
+        }
+    }
 }
 
 /// Operations of the round that finds out how many fit a round.
@@ -35,7 +74,8 @@ pub(crate) fn measure(
     }
     let mut counts = [0; 3];
     for (contender, count) in contenders.iter().zip(&mut counts) {
-        let each_ns = time(contender, &Work { operation, part: 0..bytes, start: 0, count: TRIAL })?;
+        let trial = Work { operation, part: 0..bytes, start: 0, count: TRIAL };
+        let each_ns = run(contender, vec![trial], plan.timer)?;
         let wanted = (plan.round_ms as f64 * 1e6 / each_ns).ceil();
         *count = u64::from(as_u32(wanted)).max(TRIAL);
     }
@@ -47,8 +87,8 @@ pub(crate) fn measure(
                     contender.clean()?;
                     count = count.min(bytes / PAGE_BYTES);
                 }
-                let times = split(operation, bytes, count, threads, round * count);
-                row.add(place, who, run(contender, times)?);
+                let works = split(operation, bytes, count, threads, round * count);
+                row.add(place, who, run(contender, works, plan.timer)?);
             }
         }
     }
@@ -71,12 +111,8 @@ fn split(operation: Operation, bytes: u64, count: u64, threads: u64, start: u64)
     parts.map(|part| Work { operation, part, start, count: count / threads }).collect()
 }
 
-fn time(contender: &Arc<dyn Contender>, work: &Work) -> Result<f64, Failed> {
-    run(contender, vec![work.clone()])
-}
-
 /// Nanoseconds an operation takes when each part of the work has a thread, started together.
-fn run(contender: &Arc<dyn Contender>, parts: Vec<Work>) -> Result<f64, Failed> {
+fn run(contender: &Arc<dyn Contender>, parts: Vec<Work>, timer: Timer) -> Result<f64, Failed> {
     let operations: u64 = parts.iter().map(|work| work.count).sum();
     let absent = Arc::new(AtomicU64::new(parts.len() as u64));
     let spawn = |work: Work| {
@@ -86,19 +122,17 @@ fn run(contender: &Arc<dyn Contender>, parts: Vec<Work>) -> Result<f64, Failed> 
             while absent.load(Ordering::SeqCst) > 0 {
                 thread::yield_now();
             }
-            let start_ns = clock::now_ns();
+            let start_ns = timer.now_ns()?;
             contender.run(&work)?;
-            Ok((start_ns, clock::now_ns()))
+            Ok((start_ns, timer.now_ns()?))
         })
     };
     let threads: Vec<_> = parts.into_iter().map(spawn).collect::<Result<_, _>>()?;
-    let (mut first_ns, mut last_ns) = (u64::MAX, 0);
+    let mut spans = Vec::new();
     for thread in threads {
-        let (start_ns, end_ns) = thread.join().map_err(|_| "a thread panicked")??;
-        first_ns = first_ns.min(start_ns);
-        last_ns = last_ns.max(end_ns);
+        spans.push(thread.join().map_err(|_| "a thread panicked")??);
     }
-    Ok((last_ns - first_ns) as f64 / operations as f64)
+    Ok(timer.time_ns(&spans) as f64 / operations as f64)
 }
 
 /// The number of operations, which is positive and small.
