@@ -39,8 +39,11 @@ use crate::may_wait::MayWait;
 use crate::page::{COPYING, DURABLE, FAILED, FROZEN, Page, PageId, REFERENCED, SHARED, Start};
 use crate::page_tree::{Mark, Marks, NoNodes, PageTree, TreeReader};
 use crate::turn::Turn;
-use crate::units::{BlockSize, PageIndex, SECTOR_SIZE, SectorMask, pages_touched, part_in_page};
+use crate::units::{
+    BlockSize, FileBlock, PageIndex, SECTOR_SIZE, SectorMask, pages_touched, part_in_page,
+};
 use crate::writepage::WritePage;
+use crate::zeroed::Zeroed;
 
 mod guards;
 mod observe;
@@ -74,6 +77,8 @@ pub struct AddressSpace {
     cleaning: AtomicBool,
     /// Pages that may be dirty or in flight before writers of this file wait.
     unwritten_pages_max: AtomicUsize,
+    /// What removals zeroed on the device and no flush covers yet.
+    pub(crate) zeroed: Zeroed,
     /// What lives as long as the mapping: the flusher of a device it has for itself.
     _keeps: Option<Keeps>,
 }
@@ -253,6 +258,7 @@ impl AddressSpace {
                 on_failure: AtomicU32::new(FailurePolicy::Keep as u32),
                 cleaning: AtomicBool::new(false),
                 unwritten_pages_max: AtomicUsize::new(usize::MAX),
+                zeroed: Zeroed::default(),
                 _keeps: keeps,
             }
         })

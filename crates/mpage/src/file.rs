@@ -18,6 +18,7 @@ use crate::readahead::{get_block_of, read_page};
 use crate::reclaim::{get_frame, get_page, try_get_frame};
 use crate::truncate;
 use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
+use crate::write_and_wait::write_and_wait;
 
 /// One open of a cached file, with its own record of which write errors it was told of. A clone is
 /// a duplicate of the open: the two share that record. Linux: `struct file`.
@@ -226,7 +227,7 @@ impl CachedFile {
 
     /// Reads past the cache from `range`, which is registered as being removed.
     fn read_removed(&self, to: &mut [u8], range: &Range<u64>) -> Result<()> {
-        fsync::write_and_wait(&self.space, range)?;
+        write_and_wait(&self.space, range)?;
         let whole = range.end.next_multiple_of(self.space.block_size().bytes());
         self.direct(range.start..whole, Purpose::Read, |space, part, frame, from| {
             let part = part.start.min(range.end)..part.end.min(range.end);

@@ -20,7 +20,9 @@ use crate::flush::flush_device;
 use crate::get_block::SyncKind;
 use crate::mpage::{mpage_writepages, write_dirty_range};
 use crate::readahead::get_block_of;
+use crate::truncate::redo_removals;
 use crate::units::FILE_SIZE_MAX;
+use crate::write_and_wait::{flush_mapping, start_integrity, write_and_wait};
 use crate::writeback::WritebackControl;
 
 /// The steps of `sync_file_range(2)`; each may be left out. All three make an integrity sync of the
@@ -50,7 +52,8 @@ pub(crate) fn sync_range(
     kind: SyncKind,
 ) -> Result<()> {
     until_quiet(space, || {
-        let walked = write_and_wait(space, range);
+        let redone = redo_removals(space);
+        let walked = write_and_wait(space, range).and(redone);
         let metadata = sync_metadata(space, kind);
         let flushed = flush_mapping(space);
         report(space, cursor, range, "sync", walked.and(metadata), flushed)
@@ -81,26 +84,6 @@ fn sync_metadata(space: &AddressSpace, kind: SyncKind) -> Result<()> {
     get_block.sync(kind, space.size()).inspect_err(|error| {
         space.record_error(error.kind.errno());
     })
-}
-
-/// Writes what is dirty in byte `range` at the call and waits for it, and for what was in flight
-/// before. Linux: `filemap_write_and_wait_range()`.
-pub(crate) fn write_and_wait(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
-    let walked = start_integrity(space, range);
-    space.wait_for_writes(range);
-    walked
-}
-
-fn start_integrity(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
-    let pages = space.splice(range, SyncMode::DataIntegrity);
-    let mut wbc = WritebackControl::integrity(range.clone());
-    wbc.pages_expected = pages as u64;
-    mpage_writepages(space, &mut wbc, space.ops().get_block.as_deref())
-}
-
-/// Makes the mapping's ended writes durable.
-pub(crate) fn flush_mapping(space: &AddressSpace) -> std::result::Result<(), Errno> {
-    flush_device(space.core(), space.dev(), space.last_write())
 }
 
 /// What a sync returns: success only if nothing of the range is left that is not durable.
@@ -224,7 +207,10 @@ pub(crate) fn sync_all(core: &Core, spaces: &[Arc<AddressSpace>]) -> Result<()> 
     };
     let (devices, files): (Vec<_>, Vec<_>) = spaces.iter().partition(|space| is_device(space));
     for group in [files, devices] {
-        group.iter().for_each(|space| note(start_integrity(space, &whole)));
+        for space in &group {
+            note(redo_removals(space));
+            note(start_integrity(space, &whole));
+        }
         for space in group {
             space.wait_for_writes(&whole);
             note(sync_metadata(space, SyncKind::All));

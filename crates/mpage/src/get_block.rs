@@ -132,6 +132,12 @@ pub trait GetBlock: Send + Sync {
         Ok(())
     }
 
+    /// True when [`remove`](Self::remove) changes the blocks on the device itself: it is asked
+    /// again for those blocks when a flush of the device failed after it.
+    fn removes_by_writing(&self) -> bool {
+        false
+    }
+
     /// Takes `blocks` out of the file: what follows moves to their front. Called when nothing from
     /// the first of them on is cached or in flight. May wait. The default cannot.
     fn collapse(&self, _blocks: Range<FileBlock>) -> Result<()> {

@@ -81,6 +81,10 @@ impl GetBlock for Identity {
             .map_err(|errno| failed("write zeroes", errno))
     }
 
+    fn removes_by_writing(&self) -> bool {
+        true
+    }
+
     fn written(&self, blocks: Range<FileBlock>) {
         let end = self.block_size.start_of(blocks.end);
         let _before = self.device_end.fetch_max(end, Ordering::SeqCst);

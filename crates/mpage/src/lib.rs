@@ -50,15 +50,16 @@
 //! ```text
 //! cache                               memory, devices, files
 //! file  pinned_page                   one open, one borrowed page
+//! fsync  device_sync                  for whom
 //! truncate                            taking parts away
-//! fsync  flusher  device_sync         for whom, and when
+//! write_and_wait  flusher             all of a range; what is dirty, in the background
 //! filemap                             reading and writing
 //! readahead                           bringing pages in
 //! reclaim  flush  identity            making room; durability; a file over itself
 //! mpage                               pages into bios
 //! writeback  throttle                 what a walk is asked; how much may be dirty
 //! address_space  backing_dev  core    state; no I/O, no policy
-//! page_tree  page_pool  page  turn  errseq  event  get_block
+//! page_tree  page_pool  page  turn  errseq  event  get_block  zeroed
 //! units  error  stats
 //! mpage-block   mpage-mem   mpage-locks
 //! ```
@@ -93,8 +94,10 @@ mod throttle;
 mod truncate;
 mod turn;
 pub mod units;
+mod write_and_wait;
 mod writeback;
 mod writepage;
+mod zeroed;
 
 pub use address_space::{AddressSpace, FailurePolicy, Operations, SetCounts, SyncMode};
 pub use backing_dev::BackingDev;

@@ -14,7 +14,6 @@ use std::ops::Range;
 
 use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fsync::write_and_wait;
 use crate::get_block::{MapRequest, Place, Purpose};
 use crate::may_wait::MayWait;
 use crate::page::{FILLING, FROZEN};
@@ -22,6 +21,7 @@ use crate::page_tree::Mark;
 use crate::readahead::{get_block_of, read_page};
 use crate::reclaim::{get_page, make_room};
 use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
+use crate::write_and_wait::{flush_mapping, write_and_wait};
 
 /// Sets the file's size. What is cut off is gone, dirty or not; what is added reads as zeros.
 ///
@@ -52,9 +52,9 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
         }
         None => Ok(()),
     };
-    space.note_direct_write();
+    let noted = note_removal(space, &range);
     space.end_removal(&pages);
-    zeroed.and(removed)
+    zeroed.and(removed).and(noted)
 }
 
 /// Makes byte `range` a hole: it reads as zeros, and whole blocks of it are freed. The size stays.
@@ -81,9 +81,57 @@ pub(crate) fn punch_hole(space: &AddressSpace, range: &Range<u64>) -> Result<()>
         }
         _ => Ok(()),
     };
-    space.note_direct_write();
+    let noted = note_removal(space, &range);
     space.end_removal(&pages);
-    zeroed.and(removed)
+    zeroed.and(removed).and(noted)
+}
+
+/// After a removal of byte `range`: the next sync flushes the device. Blocks that were zeroed on
+/// the device itself are remembered until then, since no page could write those zeros again.
+fn note_removal(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let at = space.note_direct_write();
+    if !space.ops().get_block.as_ref().is_some_and(|map| map.removes_by_writing()) {
+        return Ok(());
+    }
+    let size = space.block_size();
+    let (first, end) = (size.block_after(range.start), size.block_of(range.end));
+    if first >= end
+        || space.zeroed.note(&(size.start_of(first)..size.start_of(end)), at, space.dev().flushed())
+    {
+        return Ok(());
+    }
+    flush_mapping(space).map_err(|errno| Error::new(ErrorKind::Device(errno), "removal"))
+}
+
+/// Zeroes again what removals zeroed on the device and a failed flush may have lost. What is cached
+/// there is written and dropped first: then nothing is written over the range meanwhile.
+///
+/// # Errors
+///
+/// Those of writing and dropping what is cached there, and those of the block map; the ranges stay
+/// lost then.
+pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
+    let (Some(range), Some(get_block)) = (space.zeroed.lost(), &space.ops().get_block) else {
+        return Ok(());
+    };
+    let pages = pages_touched(&range);
+    space.begin_removal(&pages, None);
+    let size = space.block_size();
+    let result = invalidate_strict(space, &range).and_then(|()| {
+        let mut result = Ok(());
+        for range in space.zeroed.take_lost() {
+            match get_block.remove(size.block_of(range.start)..size.block_of(range.end)) {
+                Ok(()) => result = result.and(note_removal(space, &range)),
+                Err(error) => {
+                    space.zeroed.lost_again(&range);
+                    result = result.and(Err(error));
+                }
+            }
+        }
+        result
+    });
+    space.end_removal(&pages);
+    result
 }
 
 /// Steps 2 to 4: pages wholly inside `range` go, those of `head` and `tail` are zeroed there.

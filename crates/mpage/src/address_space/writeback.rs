@@ -284,6 +284,7 @@ impl AddressSpace {
             return 0;
         }
         self.record_error(errno);
+        self.zeroed.flush_failed(flushed);
         let now_ns = clock::now_ns();
         let mut again = 0;
         let mut from = 0;
@@ -307,10 +308,19 @@ impl AddressSpace {
         self.last_write.load(Ordering::SeqCst)
     }
 
+    /// Tells the block map that `blocks` have the file's data on the device now.
+    pub(crate) fn note_blocks_written(&self, get_block: &dyn GetBlock, blocks: Range<FileBlock>) {
+        let size = self.block_size;
+        self.zeroed.overwritten(&(size.start_of(blocks.start)..size.start_of(blocks.end)));
+        get_block.written(blocks);
+    }
+
     /// Notes that the device was changed past the cache: the next sync flushes it.
-    pub(crate) fn note_direct_write(&self) {
+    /// Returns its number.
+    pub(crate) fn note_direct_write(&self) -> u64 {
         let at = self.dev.number_write(false);
         let _before = self.last_write.fetch_max(at, Ordering::SeqCst);
+        at
     }
 
     /// A write error goes here before it goes anywhere else.

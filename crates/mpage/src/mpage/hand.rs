@@ -219,12 +219,12 @@ fn tell_block_map(space: &AddressSpace, pages: &[PendingPage]) {
             let start = size.block_of(part.index.start() + bytes.start as u64);
             let end = size.block_after(part.index.start() + bytes.end as u64);
             if start != run.end && run.start != run.end {
-                get_block.written(run.clone());
+                space.note_blocks_written(&**get_block, run.clone());
             }
             run = if start == run.end { run.start..end } else { start..end };
         }
     }
     if run.start != run.end {
-        get_block.written(run);
+        space.note_blocks_written(&**get_block, run);
     }
 }

@@ -146,8 +146,8 @@ impl<'a> DirectIo<'a> {
             self.ended.event.wait(ticket);
         }
         if self.purpose == Purpose::Write {
-            get_block.written(blocks);
-            self.space.note_direct_write();
+            self.space.note_blocks_written(get_block, blocks);
+            let _number = self.space.note_direct_write();
         }
         Ok(())
     }

@@ -279,8 +279,7 @@ pub(crate) fn is_clean(mapping: &AddressSpace) -> bool {
 }
 
 /// A device with a volatile cache that a failed flush empties: what was written since the last good
-/// flush is gone then. FUA writes are not, nor are zeros that a block map asked for, which nothing
-/// in the cache could ask for again.
+/// flush is gone then, zeros too. FUA writes are not.
 pub(crate) struct Forgetful {
     inner: Arc<dyn BlockDevice>,
     medium: Arc<Medium>,
@@ -319,7 +318,7 @@ impl BlockDevice for Forgetful {
     fn submit(&self, mut bio: Bio) -> std::result::Result<(), SubmitError> {
         let medium = Arc::clone(&self.medium);
         let bytes = bio.sector().0 * 512..bio.end_sector().0 * 512;
-        let through = bio.flags().fua || bio.op() == BioOp::WriteZeroes;
+        let through = bio.flags().fua;
         match bio.op() {
             BioOp::Flush => {
                 let covered = medium.memory.contents();
@@ -332,7 +331,7 @@ impl BlockDevice for Forgetful {
                     result
                 });
             }
-            BioOp::Write | BioOp::WriteZeroes if through => bio.intercept(move |result| {
+            BioOp::Write if through => bio.intercept(move |result| {
                 let at = usize::try_from(bytes.start).unwrap();
                 let new = bytes_of(&medium.memory, bytes);
                 if result.is_ok() {

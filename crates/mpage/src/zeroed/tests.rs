@@ -1,0 +1,60 @@
+use super::*;
+
+fn ranges(zeroed: &Zeroed) -> Vec<Range<u64>> {
+    zeroed.state.lock().ranges.iter().map(|(start, end)| *start..*end).collect()
+}
+
+#[test]
+fn ranges_that_touch_are_one() {
+    let zeroed = Zeroed::default();
+    for range in [0..10, 20..30, 10..20, 50..60, 25..55] {
+        assert!(zeroed.note(&range, 1, 0));
+    }
+    assert_eq!(ranges(&zeroed), [0..60]);
+}
+
+#[test]
+fn written_bytes_are_zeroed_no_more() {
+    let zeroed = Zeroed::default();
+    assert!(zeroed.note(&(0..30), 1, 0));
+    assert!(zeroed.note(&(40..70), 2, 0));
+    zeroed.overwritten(&(10..20));
+    zeroed.overwritten(&(25..50));
+    assert_eq!(ranges(&zeroed), [0..10, 20..25, 50..70]);
+    zeroed.overwritten(&(0..100));
+    assert_eq!(ranges(&zeroed), []);
+}
+
+#[test]
+fn a_flush_that_covers_the_last_removal_forgets_all() {
+    let zeroed = Zeroed::default();
+    assert!(zeroed.note(&(0..10), 1, 0));
+    zeroed.flush_failed(1);
+    assert_eq!(zeroed.lost(), None);
+    assert!(zeroed.note(&(20..30), 2, 1));
+    assert!(zeroed.note(&(40..50), 3, 1));
+    assert_eq!(zeroed.lost(), None, "no flush failed");
+    zeroed.flush_failed(2);
+    assert_eq!(zeroed.lost(), Some(20..50));
+}
+
+#[test]
+fn what_could_not_be_zeroed_again_stays_lost() {
+    let zeroed = Zeroed::default();
+    assert!(zeroed.note(&(0..10), 1, 0));
+    zeroed.flush_failed(0);
+    assert_eq!(zeroed.take_lost(), [0..10]);
+    assert_eq!(zeroed.lost(), None);
+    zeroed.lost_again(&(0..10));
+    assert_eq!(zeroed.lost(), Some(0..10));
+}
+
+#[test]
+fn too_many_ranges_ask_for_a_flush() {
+    let zeroed = Zeroed::default();
+    let apart = |n: u64| n * 10..n * 10 + 5;
+    let most = RANGES_MAX as u64;
+    assert!((0..most).all(|n| zeroed.note(&apart(n), n + 1, 0)));
+    assert!(!zeroed.note(&apart(most), most + 1, 0));
+    assert!(zeroed.note(&apart(0), most + 2, most + 1), "the flush covered them");
+}
