@@ -35,7 +35,7 @@ pub enum BioOp {
     /// Tells that the content of sectors is not needed: reads of them may return anything until
     /// they are written. `REQ_OP_DISCARD`.
     Discard,
-    /// Makes sectors read as zeros. `REQ_OP_WRITE_ZEROES`.
+    /// Makes sectors read as zeros; may give their room back. `REQ_OP_WRITE_ZEROES`.
     WriteZeroes,
 }
 
@@ -102,6 +102,7 @@ pub struct Bio {
     flags: BioFlags,
     sector: Sector,
     bytes: u64,
+    keeps_room: bool,
     arena: Option<Arc<Arena>>,
     vecs: Vec<BioVec>,
     interceptors: Vec<Interceptor>,
@@ -136,12 +137,20 @@ impl Bio {
         Bio::new(BioOp::WriteZeroes, sector, bytes, None)
     }
 
+    /// As [`write_zeroes`](Self::write_zeroes), without giving room back. Linux: `REQ_NOUNMAP`.
+    pub fn write_zeroes_keeping_room(sector: Sector, bytes: u64) -> Bio {
+        let mut bio = Bio::write_zeroes(sector, bytes);
+        bio.keeps_room = true;
+        bio
+    }
+
     fn new(op: BioOp, sector: Sector, bytes: u64, arena: Option<Arc<Arena>>) -> Bio {
         Bio {
             op,
             flags: BioFlags::default(),
             sector,
             bytes,
+            keeps_room: false,
             arena,
             vecs: Vec::new(),
             interceptors: Vec::new(),
@@ -218,6 +227,11 @@ impl Bio {
     /// How much is read, written, discarded or zeroed, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether zeros must not give the room of their sectors back.
+    pub fn keeps_room(&self) -> bool {
+        self.keeps_room
     }
 
     /// The memory, in the order of the sectors. Empty for what is neither read nor write.

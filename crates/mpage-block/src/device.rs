@@ -1,11 +1,21 @@
 //! The trait of everything that takes bios.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use mpage_locks::{Condvar, Mutex};
 
 use crate::{Bio, Errno, Limits};
+
+/// A run of bytes of a device or a file that is all data, or all hole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The bytes; not empty.
+    pub bytes: Range<u64>,
+    /// They read as zeros, and have no room of their own.
+    pub hole: bool,
+}
 
 /// Something that reads and writes sectors.
 ///
@@ -41,6 +51,19 @@ pub trait BlockDevice: Send + Sync {
         let _fixed = bytes;
         Err(Errno::OPNOTSUPP)
     }
+
+    /// What lies at byte `offset`, and how far: data or a hole. One that cannot tell says data.
+    ///
+    /// Blocks as long as the file system takes to look it up. Linux: `SEEK_DATA` and `SEEK_HOLE`
+    /// of `lseek(2)`.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    fn span_at(&self, offset: u64) -> Result<Span, Errno> {
+        let end = self.limits().capacity.unwrap_or(u64::MAX);
+        Ok(Span { bytes: offset..end.max(offset.saturating_add(1)), hole: false })
+    }
 }
 
 impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
@@ -54,6 +77,10 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
 
     fn set_len(&self, bytes: u64) -> Result<(), Errno> {
         (**self).set_len(bytes)
+    }
+
+    fn span_at(&self, offset: u64) -> Result<Span, Errno> {
+        (**self).span_at(offset)
     }
 }
 

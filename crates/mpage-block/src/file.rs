@@ -18,11 +18,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{fstat, ftruncate};
+use rustix::fs::{SeekFrom, fstat, ftruncate, seek};
 
 pub use self::open::{FileOptions, OpenError};
 use self::pool::Pool;
-use crate::{Bio, BioOp, BlockDevice, Errno, Limits, SubmitError};
+use crate::{Bio, BioOp, BlockDevice, Errno, Limits, Span, SubmitError};
 
 /// A regular file or a block device, served by a fixed pool of threads.
 ///
@@ -46,6 +46,7 @@ pub(crate) struct Target {
     kind: Kind,
     read_only: bool,
     direct: bool,
+    keep_room: bool,
     limits: Limits,
 }
 
@@ -123,6 +124,10 @@ impl BlockDevice for FileDevice {
         Ok(())
     }
 
+    fn span_at(&self, offset: u64) -> Result<Span, Errno> {
+        self.target.span_at(offset)
+    }
+
     fn set_len(&self, bytes: u64) -> Result<(), Errno> {
         match self.target.kind {
             Kind::Block => Err(Errno::OPNOTSUPP),
@@ -147,6 +152,27 @@ impl Target {
         match self.limits.capacity {
             Some(capacity) => Ok(capacity),
             None => Ok(u64::try_from(fstat(&self.fd)?.st_size).expect("a size is not negative")),
+        }
+    }
+
+    fn span_at(&self, offset: u64) -> Result<Span, Errno> {
+        let end = self.len()?.max(offset.saturating_add(1));
+        if self.kind == Kind::Block {
+            return Ok(Span { bytes: offset..end, hole: false });
+        }
+        // The place in the file that a seek moves is used by nobody.
+        let found = |from: SeekFrom| match seek(&self.fd, from) {
+            Ok(found) => Ok(Some(found)),
+            // No data from there on; or the end was cut off meanwhile.
+            Err(Errno::NXIO) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match found(SeekFrom::Data(offset))? {
+            Some(data) if data <= offset => {
+                let hole = found(SeekFrom::Hole(offset))?.unwrap_or(end);
+                Ok(Span { bytes: offset..hole.max(offset.saturating_add(1)), hole: false })
+            }
+            data => Ok(Span { bytes: offset..data.unwrap_or(end), hole: true }),
         }
     }
 

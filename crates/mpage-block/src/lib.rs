@@ -54,7 +54,7 @@ mod test_support;
 pub mod wrap;
 
 pub use bio::{Bio, BioFlags, BioOp, BioVec};
-pub use device::{BlockDevice, SubmitError, submit_and_wait};
+pub use device::{BlockDevice, Span, SubmitError, submit_and_wait};
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
 pub use file::{FileDevice, FileOptions, OpenError};
 pub use limits::Limits;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use mpage_block::Span;
 use mpage_mem::FrameId;
 
 use crate::address_space::AddressSpace;
@@ -16,7 +17,7 @@ use crate::mpage::DirectIo;
 use crate::pinned_page::PinnedPage;
 use crate::readahead::{get_block_of, read_page};
 use crate::reclaim::{get_frame, get_page, try_get_frame};
-use crate::truncate;
+use crate::truncate::{self, Room};
 use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
 use crate::write_and_wait::write_and_wait;
 
@@ -174,7 +175,61 @@ impl CachedFile {
     /// As [`set_len`](Self::set_len).
     pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
         self.check_writable("punch")?;
-        truncate::punch_hole(&self.space, &range)
+        truncate::zero_range(&self.space, &range, Room::Freed)
+    }
+
+    /// Makes byte `range` read as zeros and keeps the room of its blocks; the size stays. No page is
+    /// brought into the cache but those of blocks covered in part.
+    /// Linux: `FALLOC_FL_ZERO_RANGE` with `FALLOC_FL_KEEP_SIZE`.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_len`](Self::set_len); `EOPNOTSUPP` where the block map cannot.
+    pub fn zero_range(&self, range: Range<u64>) -> Result<()> {
+        self.check_writable("zero")?;
+        truncate::zero_range(&self.space, &range, Room::Kept)
+    }
+
+    /// Says that the content of byte `range` is not needed: pages wholly inside leave the cache,
+    /// written or not, and read afterwards as what the device then has there, mostly zeros. Waits
+    /// for writes of them that are in flight. Linux: `BLKDISCARD`.
+    ///
+    /// # Errors
+    ///
+    /// `ReadOnly`; those of the device and the block map.
+    pub fn discard(&self, range: Range<u64>) -> Result<()> {
+        self.check_writable("discard")?;
+        truncate::discard(&self.space, &range)
+    }
+
+    /// The run of bytes from `offset` on that is all data or all hole, up to the end of the file.
+    /// What is written but not on the device yet is data. A hole reads as zeros; so may data.
+    /// Linux: `SEEK_DATA` and `SEEK_HOLE`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` at or behind the end of the file; those of the block map.
+    pub fn span_at(&self, offset: u64) -> Result<Span> {
+        let size = self.space.size();
+        if offset >= size {
+            return Err(Error::new(ErrorKind::InvalidInput, "find data")
+                .because("the offset lies behind the end of the file"));
+        }
+        // First the pages: what is clean when they are looked at, the block map knows of.
+        let unwritten = self.space.next_unwritten(offset, size);
+        if let Some(run) = &unwritten
+            && run.start <= offset
+        {
+            return Ok(Span { bytes: offset..run.end.min(size), hole: false });
+        }
+        let blocks = self.space.block_size();
+        let get_block = get_block_of(&self.space)?;
+        let (run, hole) = get_block.span_at(blocks.block_of(offset))?;
+        let mut end = blocks.start_of(run.end).min(size);
+        if hole && let Some(run) = unwritten {
+            end = end.min(run.start);
+        }
+        Ok(Span { bytes: offset..end, hole })
     }
 
     /// Takes byte `range`, whole blocks, out of the file: what follows moves to its front.

@@ -132,7 +132,34 @@ pub trait GetBlock: Send + Sync {
         Ok(())
     }
 
-    /// True when [`remove`](Self::remove) changes the blocks on the device itself: it is asked
+    /// The content of `blocks` is not needed any more: what reads of them bring afterwards may be
+    /// anything that was there, or zeros. Called as [`remove`](Self::remove) is. May wait. The
+    /// default does nothing.
+    fn discard(&self, _blocks: Range<FileBlock>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes `blocks` read as zeros without giving their room up: they are mapped, unwritten, or
+    /// reserved afterwards. Called as [`remove`](Self::remove) is. May wait. The default cannot.
+    fn zero(&self, _blocks: Range<FileBlock>) -> Result<()> {
+        Err(Error::new(ErrorKind::Device(mpage_block::Errno::OPNOTSUPP), "zero"))
+    }
+
+    /// The run of blocks from `first` on that is all data or all hole; not empty. What is not
+    /// written back yet counts for nothing. May wait. The default asks
+    /// [`get_block`](Self::get_block).
+    ///
+    /// # Errors
+    ///
+    /// Those of looking it up.
+    fn span_at(&self, first: FileBlock) -> Result<(Range<FileBlock>, bool)> {
+        let request = MapRequest { first, count: 1, purpose: Purpose::Read, may_wait: true };
+        let extent = self.get_block(&request)?;
+        let hole = !matches!(extent.place, Place::Mapped(_));
+        Ok((first..FileBlock(first.0 + extent.blocks_from(first)), hole))
+    }
+
+    /// True when [`remove`](Self::remove) and [`zero`](Self::zero) change the blocks on the device itself: it is asked
     /// again for those blocks when a flush of the device failed after it.
     fn removes_by_writing(&self) -> bool {
         false

@@ -12,8 +12,8 @@ use mpage_locks::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::{Extent, GetBlock, MapRequest, SyncKind};
-use crate::mpage::write_zeroes;
-use crate::units::{BlockSize, DeviceBlock, FileBlock, Sector};
+use crate::mpage::{discard, write_zeroes, write_zeroes_keeping_room};
+use crate::units::{BlockSize, DeviceBlock, FileBlock};
 
 /// File block n is device block n.
 pub struct Identity {
@@ -21,26 +21,47 @@ pub struct Identity {
     block_size: BlockSize,
     /// Where the device ends, as far as we know: written blocks included. Bytes.
     device_end: AtomicU64,
+    size: Size,
+}
+
+/// What becomes of the device's size.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Size {
+    /// It stays: nothing is written behind it.
+    Fixed,
     /// The device is a regular file, whose size follows the mapping's.
-    resizable: bool,
+    Follows,
 }
 
 impl Identity {
     /// The map of a device of fixed size.
     pub fn new(device: Arc<dyn BlockDevice>, block_size: BlockSize) -> Identity {
         let end = device.limits().capacity.unwrap_or(u64::MAX);
-        Identity { device, block_size, device_end: AtomicU64::new(end), resizable: false }
+        Identity::image(device, block_size, end)
+    }
+
+    /// The map of a disk image: of `size` bytes, now and for ever.
+    pub fn image(device: Arc<dyn BlockDevice>, block_size: BlockSize, size: u64) -> Identity {
+        Identity { device, block_size, device_end: AtomicU64::new(size), size: Size::Fixed }
     }
 
     /// The map of a regular file that is `size` bytes long now.
     pub fn resizable(device: Arc<dyn BlockDevice>, block_size: BlockSize, size: u64) -> Identity {
-        Identity { device, block_size, device_end: AtomicU64::new(size), resizable: true }
+        Identity { device, block_size, device_end: AtomicU64::new(size), size: Size::Follows }
     }
 
     fn set_len(&self, bytes: u64) -> Result<()> {
         self.device.set_len(bytes).map_err(|errno| failed("set size", errno))?;
         self.device_end.store(bytes, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// The bytes of `blocks` that the device has, in whole blocks.
+    fn bytes_inside(&self, blocks: &Range<FileBlock>) -> Option<Range<u64>> {
+        let end = self.device_end.load(Ordering::SeqCst);
+        let start = self.block_size.start_of(blocks.start);
+        let stop = self.block_size.start_of(blocks.end).min(end);
+        (start < stop).then(|| start..stop.next_multiple_of(self.block_size.bytes()))
     }
 }
 
@@ -57,41 +78,62 @@ impl GetBlock for Identity {
 
     fn reserve(&self, blocks: Range<FileBlock>) -> Result<()> {
         let end = self.block_size.start_of(blocks.end);
-        match self.device.limits().capacity {
-            Some(capacity) if !self.resizable && end > capacity => {
-                Err(failed("write", Errno::NOSPC).because("beyond the end of the device"))
-            }
-            _ => Ok(()),
+        if self.size == Size::Fixed && end > self.device_end.load(Ordering::SeqCst) {
+            return Err(failed("write", Errno::NOSPC).because("beyond the end of the device"));
         }
+        Ok(())
     }
 
     fn remove(&self, blocks: Range<FileBlock>) -> Result<()> {
-        let end = self.device_end.load(Ordering::SeqCst);
-        let start = self.block_size.start_of(blocks.start);
-        let stop = self.block_size.start_of(blocks.end).min(end);
-        if start >= stop {
-            return Ok(());
+        let Some(bytes) = self.bytes_inside(&blocks) else { return Ok(()) };
+        if self.size == Size::Follows && bytes.end >= self.device_end.load(Ordering::SeqCst) {
+            return self.set_len(bytes.start);
         }
-        if self.resizable && stop == end {
-            return self.set_len(start);
-        }
-        let stop = stop.next_multiple_of(self.block_size.bytes());
-        let sector = self.block_size.sector_of(DeviceBlock(blocks.start.0));
-        write_zeroes(&*self.device, Sector(sector.0), stop - start)
-            .map_err(|errno| failed("write zeroes", errno))
+        write_zeroes(&*self.device, &bytes).map_err(|errno| failed("write zeroes", errno))
     }
 
     fn removes_by_writing(&self) -> bool {
         true
     }
 
+    fn zero(&self, blocks: Range<FileBlock>) -> Result<()> {
+        let Some(bytes) = self.bytes_inside(&blocks) else { return Ok(()) };
+        write_zeroes_keeping_room(&*self.device, &bytes)
+            .map_err(|errno| failed("write zeroes", errno))
+    }
+
+    fn discard(&self, blocks: Range<FileBlock>) -> Result<()> {
+        let Some(bytes) = self.bytes_inside(&blocks) else { return Ok(()) };
+        if !self.device.limits().discard {
+            return Ok(());
+        }
+        discard(&*self.device, &bytes).map_err(|errno| failed("discard", errno))
+    }
+
+    fn span_at(&self, first: FileBlock) -> Result<(Range<FileBlock>, bool)> {
+        let size = self.block_size;
+        let span = self.device.span_at(size.start_of(first));
+        let span = span.map_err(|errno| failed("find data", errno))?;
+        // A block with data in a part of it has data.
+        let end = match span.hole {
+            true => size.block_of(span.bytes.end),
+            false => size.block_after(span.bytes.end),
+        };
+        Ok(match end > first {
+            true => (first..end, span.hole),
+            false => (first..FileBlock(first.0 + 1), false),
+        })
+    }
+
     fn written(&self, blocks: Range<FileBlock>) {
-        let end = self.block_size.start_of(blocks.end);
-        let _before = self.device_end.fetch_max(end, Ordering::SeqCst);
+        if self.size == Size::Follows {
+            let end = self.block_size.start_of(blocks.end);
+            let _before = self.device_end.fetch_max(end, Ordering::SeqCst);
+        }
     }
 
     fn sync(&self, _kind: SyncKind, size_bytes: u64) -> Result<()> {
-        if self.resizable && self.device_end.load(Ordering::SeqCst) != size_bytes {
+        if self.size == Size::Follows && self.device_end.load(Ordering::SeqCst) != size_bytes {
             return self.set_len(size_bytes);
         }
         Ok(())

@@ -111,6 +111,7 @@ pub use fsync::RangeSteps;
 pub use get_block::{Extent, GetBlock, MapRequest, OneBlock, Place, Purpose, SyncKind};
 pub use identity::Identity;
 pub use mpage::{generic_writepages, mpage_writepages};
+pub use mpage_block::Span;
 pub use pinned_page::{PinnedPage, WriteGuard};
 pub use stats::StatsSnapshot;
 pub use writeback::WritebackControl;

@@ -57,12 +57,21 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
     zeroed.and(removed).and(noted)
 }
 
-/// Makes byte `range` a hole: it reads as zeros, and whole blocks of it are freed. The size stays.
+/// What becomes of the room of a range that is made zeros.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Whole blocks are freed.
+    Freed,
+    /// It stays.
+    Kept,
+}
+
+/// Makes byte `range` read as zeros. The size stays.
 ///
 /// # Errors
 ///
 /// As [`set_size`].
-pub(crate) fn punch_hole(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -> Result<()> {
     let range = range.start..range.end.min(space.size().next_multiple_of(PAGE_BYTES));
     if range.start >= range.end {
         return Ok(());
@@ -76,14 +85,41 @@ pub(crate) fn punch_hole(space: &AddressSpace, range: &Range<u64>) -> Result<()>
         Some(get_block) if zeroed.is_ok() => {
             let size = space.block_size();
             let blocks = size.block_after(range.start)..size.block_of(range.end);
-            let blocks = blocks.start..blocks.end.max(blocks.start);
-            if blocks.start < blocks.end { get_block.remove(blocks) } else { Ok(()) }
+            match room {
+                _ if blocks.start >= blocks.end => Ok(()),
+                Room::Freed => get_block.remove(blocks),
+                Room::Kept => get_block.zero(blocks),
+            }
         }
         _ => Ok(()),
     };
     let noted = note_removal(space, &range);
     space.end_removal(&pages);
     zeroed.and(removed).and(noted)
+}
+
+/// The content of the pages wholly inside byte `range` is not needed: they leave the cache, dirty
+/// or not, and the block map is told. The size stays.
+///
+/// # Errors
+///
+/// Those of the block map.
+pub(crate) fn discard(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let end = range.end.min(space.size());
+    let range = range.start.next_multiple_of(PAGE_BYTES)..end / PAGE_BYTES * PAGE_BYTES;
+    if range.start >= range.end {
+        return Ok(());
+    }
+    let (pages, size) = (pages_touched(&range), space.block_size());
+    space.begin_removal(&pages, None);
+    let dropped = remove(space, &range, &(0..0), &(0..0));
+    let discarded = match &space.ops().get_block {
+        Some(get_block) => get_block.discard(size.block_of(range.start)..size.block_of(range.end)),
+        None => Ok(()),
+    };
+    let _number = space.note_direct_write();
+    space.end_removal(&pages);
+    dropped.and(discarded)
 }
 
 /// After a removal of byte `range`: the next sync flushes the device. Blocks that were zeroed on

@@ -66,7 +66,7 @@ impl Zeroed {
         }
         let state = self.state.lock();
         let (first, last) = (state.ranges.first_key_value()?, state.ranges.last_key_value()?);
-        state.lost.then(|| *first.0..*last.1)
+        state.lost.then_some(*first.0..*last.1)
     }
 
     /// Takes the lost ranges, to zero them again. Who cannot gives them back by

@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, SeekFrom, Stat, StatxFlags, fstat, ioctl_blksszget, seek,
-    stat, statx,
+    AtFlags, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat, StatxFlags, fallocate, fstat,
+    ioctl_blksszget, seek, stat, statx,
 };
 use rustix::io::pread;
 
@@ -28,6 +28,9 @@ pub struct FileOptions {
     /// Past the kernel's page cache. Without, the kernel keeps a second copy of everything, and
     /// tells a failed write to one sync only.
     pub direct: bool,
+    /// Gets room for the whole of a regular file at once, and gives none of it back: no later write
+    /// inside it meets a full file system.
+    pub keep_room: bool,
     /// Threads that do the I/O; at least 1.
     pub threads: usize,
     /// Takes the image for this process: refuses one that another process, the kernel's loop
@@ -44,6 +47,7 @@ impl Default for FileOptions {
             read_only: false,
             create: false,
             direct: true,
+            keep_room: false,
             threads: 8,
             lock: true,
             bytes_max: 1 << 20,
@@ -150,6 +154,17 @@ pub enum OpenError {
         /// What it wants.
         bytes: u32,
     },
+    /// The file system is too full for all of the file.
+    #[error(
+        "{}: no room for all of its {bytes} bytes: free some on its file system, or do without \
+         getting it beforehand", .path.display()
+    )]
+    NoRoom {
+        /// What was to be opened.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
     /// The threads could not be started.
     #[error("{}: cannot start the I/O threads: use fewer, or raise the limit", .path.display())]
     Threads {
@@ -202,10 +217,27 @@ pub(super) fn open(path: &Path, options: &FileOptions) -> Result<Target, OpenErr
         kind,
         read_only: options.read_only,
         direct: options.direct,
+        keep_room: options.keep_room,
         limits: Limits::default(),
     };
     target.limits = limits(path, &target, &opened, options)?;
+    if options.keep_room && kind == Kind::Regular {
+        get_room(path, &target)?;
+    }
     Ok(target)
+}
+
+/// Gets room for all of a regular file.
+fn get_room(path: &Path, target: &Target) -> Result<(), OpenError> {
+    let bytes = target.len().map_err(|error| refused(path, "fstat", error))?;
+    if bytes == 0 {
+        return Ok(());
+    }
+    match fallocate(&target.fd, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOSPC) => Err(OpenError::NoRoom { path: path.into(), bytes }),
+        Err(error) => Err(refused(path, "fallocate", error)),
+    }
 }
 
 fn kind_of(path: &Path, stat: &Stat) -> Result<Kind, OpenError> {
@@ -264,7 +296,7 @@ fn limits(
         queue_depth: options.threads.max(1) * 8,
         volatile_cache: true,
         fua: writes,
-        discard: writes,
+        discard: writes && !options.keep_room,
         write_zeroes: writes,
         capacity: None,
     };

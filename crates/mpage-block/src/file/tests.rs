@@ -9,6 +9,7 @@ use crate::test_support::{Results, arena, flagged_write_of, read, write, write_o
 use crate::{BioFlags, Sector, submit_and_wait};
 
 const CREATE: FileOptions = FileOptions {
+    keep_room: false,
     read_only: false,
     create: true,
     direct: true,

@@ -160,8 +160,18 @@ impl Target {
         }
     }
 
-    /// Makes the range read as zeros, as a write of zeros would: a regular file may grow.
+    /// Makes the range read as zeros, as a write of zeros would: a regular file may grow. Gives the
+    /// room back where it may.
     pub(super) fn write_zeroes(&self, bio: &Bio) -> Result<(), Errno> {
+        let end = offset(bio) + bio.bytes();
+        let inside = self.kind == Kind::Block || end <= self.len()?;
+        if inside && !bio.keeps_room() && !self.keep_room {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match retry_on_intr(|| fallocate(&self.fd, hole, offset(bio), bio.bytes())) {
+                Err(Errno::OPNOTSUPP) => {}
+                other => return other,
+            }
+        }
         let flags = match self.kind {
             Kind::Regular => FallocateFlags::ZERO_RANGE,
             Kind::Block => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,

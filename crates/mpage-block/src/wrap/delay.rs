@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mpage_locks::{Condvar, Mutex};
 
-use crate::{Bio, BioFlags, BioOp, BlockDevice, Errno, Limits, Sector, SubmitError};
+use crate::{Bio, BioFlags, BioOp, BlockDevice, Errno, Limits, Sector, Span, SubmitError};
 
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
 mod timed;
@@ -150,6 +150,10 @@ impl BlockDevice for Delay {
         drop(state);
         self.shared.changed.notify_all();
         Ok(())
+    }
+
+    fn span_at(&self, offset: u64) -> Result<Span, Errno> {
+        self.shared.device.span_at(offset)
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), Errno> {

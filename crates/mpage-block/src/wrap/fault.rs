@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mpage_locks::Mutex;
 
 use super::DeviceOp;
-use crate::{Bio, BioOp, BlockDevice, Errno, Limits, SECTOR_SIZE, Sector, SubmitError};
+use crate::{Bio, BioOp, BlockDevice, Errno, Limits, SECTOR_SIZE, Sector, Span, SubmitError};
 
 /// Which operations fail, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -169,6 +169,10 @@ impl BlockDevice for Fault {
                 Ok(())
             }
         }
+    }
+
+    fn span_at(&self, offset: u64) -> Result<Span, Errno> {
+        self.device.span_at(offset)
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), Errno> {

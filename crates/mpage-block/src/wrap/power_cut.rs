@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use mpage_locks::Mutex;
 
-use crate::{Bio, BioOp, BlockDevice, Errno, Limits, SubmitError};
+use crate::{Bio, BioOp, BlockDevice, Errno, Limits, Span, SubmitError};
 
 mod changes;
 
@@ -94,6 +94,10 @@ impl BlockDevice for PowerCut {
             self.medium.lock().forget(number);
             refused
         })
+    }
+
+    fn span_at(&self, offset: u64) -> Result<Span, Errno> {
+        self.device.span_at(offset)
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), Errno> {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use mpage_locks::Mutex;
 
 use super::DeviceOp;
-use crate::{Bio, BioFlags, BioOp, BlockDevice, Errno, Limits, SECTOR_SIZE, Sector, SubmitError};
+use crate::{
+    Bio, BioFlags, BioOp, BlockDevice, Errno, Limits, SECTOR_SIZE, Sector, Span, SubmitError,
+};
 
 /// One operation and what came of it.
 ///
@@ -103,6 +105,10 @@ impl BlockDevice for Trace {
             self.record.lock().end(number, Err(refused.error), true);
             refused
         })
+    }
+
+    fn span_at(&self, offset: u64) -> Result<Span, Errno> {
+        self.device.span_at(offset)
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), Errno> {

@@ -59,6 +59,19 @@ impl AddressSpace {
         self.marked(range, Mark::Writeback)
     }
 
+    /// The first run of pages from byte `offset` on, before `end`, that are dirty or under
+    /// writeback.
+    pub(crate) fn next_unwritten(&self, offset: u64, end: u64) -> Option<Range<u64>> {
+        let state = self.lock();
+        let marks = Marks::from(Mark::Dirty) | Marks::from(Mark::Writeback);
+        let (first, _) = state.tree.next(pages_touched(&(offset..end)), marks)?;
+        let mut last = first;
+        while last.end() < end && state.tree.has_mark(PageIndex(last.0 + 1), marks) {
+            last = PageIndex(last.0 + 1);
+        }
+        Some(first.start()..last.end())
+    }
+
     fn marked(&self, range: &Range<u64>, mark: Mark) -> Vec<PageIndex> {
         let state = self.lock();
         let mut pages = pages_touched(range);

@@ -27,11 +27,17 @@ pub struct OpenOptions {
     /// Direct I/O below the cache. Without it the kernel caches the file a second time, and its
     /// write errors may be told to somebody else. Default: true.
     pub direct: bool,
+    /// The file is a disk image: its size stays what it is, and is whole blocks. A write behind its
+    /// end has no space. Default: false.
+    pub image: bool,
+    /// Get room for all of a regular file at once, and give none of it back, so that no write
+    /// inside it meets a full file system. Default: false.
+    pub keep_room: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> OpenOptions {
-        OpenOptions { write: true, create: true, direct: true }
+        OpenOptions { write: true, create: true, direct: true, image: false, keep_room: false }
     }
 }
 
@@ -53,6 +59,7 @@ impl PageCache {
             read_only: !options.write,
             create: options.create && options.write,
             direct: options.direct,
+            keep_room: options.keep_room,
             ..FileOptions::default()
         };
         let opened = FileDevice::open(path, &file_options).map_err(open_error)?;
@@ -65,8 +72,12 @@ impl PageCache {
             Error::new(ErrorKind::InvalidInput, "open")
                 .because("the device's sectors are larger than a page")
         })?;
+        if options.image && !size.is_multiple_of(block_size.bytes()) {
+            return Err(not_whole_blocks(path, size, block_size));
+        }
         let map = match fixed {
             true => Identity::new(Arc::clone(&device), block_size),
+            false if options.image => Identity::image(Arc::clone(&device), block_size, size),
             false => Identity::resizable(Arc::clone(&device), block_size, size),
         };
         let ops = Operations { get_block: Some(Arc::new(map)), ..Operations::default() };
@@ -77,6 +88,16 @@ impl PageCache {
         drop(files);
         Ok(CachedFile::new(space, options.write))
     }
+}
+
+fn not_whole_blocks(path: &Path, size: u64, block_size: BlockSize) -> Error {
+    let block = block_size.bytes();
+    Error::new(ErrorKind::InvalidInput, "open").because(format!(
+        "{}: its size, {size} bytes, is no multiple of the {block} bytes that direct I/O moves: \
+         make it {} bytes with truncate(1)",
+        path.display(),
+        size.next_multiple_of(block)
+    ))
 }
 
 fn identity_of(path: &Path) -> Option<(u64, u64)> {

@@ -1,7 +1,7 @@
 use super::*;
 
-fn ranges(zeroed: &Zeroed) -> Vec<Range<u64>> {
-    zeroed.state.lock().ranges.iter().map(|(start, end)| *start..*end).collect()
+fn ranges(zeroed: &Zeroed) -> Vec<(u64, u64)> {
+    zeroed.state.lock().ranges.iter().map(|(start, end)| (*start, *end)).collect()
 }
 
 #[test]
@@ -10,7 +10,7 @@ fn ranges_that_touch_are_one() {
     for range in [0..10, 20..30, 10..20, 50..60, 25..55] {
         assert!(zeroed.note(&range, 1, 0));
     }
-    assert_eq!(ranges(&zeroed), [0..60]);
+    assert_eq!(ranges(&zeroed), [(0, 60)]);
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn written_bytes_are_zeroed_no_more() {
     assert!(zeroed.note(&(40..70), 2, 0));
     zeroed.overwritten(&(10..20));
     zeroed.overwritten(&(25..50));
-    assert_eq!(ranges(&zeroed), [0..10, 20..25, 50..70]);
+    assert_eq!(ranges(&zeroed), [(0, 10), (20, 25), (50, 70)]);
     zeroed.overwritten(&(0..100));
     assert_eq!(ranges(&zeroed), []);
 }
@@ -43,7 +43,7 @@ fn what_could_not_be_zeroed_again_stays_lost() {
     let zeroed = Zeroed::default();
     assert!(zeroed.note(&(0..10), 1, 0));
     zeroed.flush_failed(0);
-    assert_eq!(zeroed.take_lost(), [0..10]);
+    assert!(zeroed.take_lost().into_iter().eq(std::iter::once(0..10)));
     assert_eq!(zeroed.lost(), None);
     zeroed.lost_again(&(0..10));
     assert_eq!(zeroed.lost(), Some(0..10));

@@ -11,6 +11,7 @@ mod faults;
 mod files;
 mod founding;
 mod get_block;
+mod image;
 mod invalidate;
 mod memory;
 mod pinned;
