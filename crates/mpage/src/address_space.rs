@@ -27,7 +27,7 @@ use std::sync::{Arc, Weak};
 
 use mpage_block::Errno;
 use mpage_locks::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use mpage_locks::{Mutex, MutexGuard, clock};
+use mpage_locks::{Mutex, MutexGuard};
 use mpage_mem::FrameId;
 
 use crate::backing_dev::BackingDev;
@@ -383,7 +383,7 @@ impl AddressSpace {
     /// Marks `sectors` of an entered page dirty and lets the size reach `end` (protocol 3,
     /// invariant 1). Linux: `folio_mark_dirty()`, mm/page-writeback.c, and `i_size_write()`.
     pub(crate) fn mark_dirty(&self, store: &Store<'_>, sectors: SectorMask, end: u64) -> Dirtied {
-        let now_ns = clock::now_ns();
+        let now_ns = self.core.clock.now_ns();
         let mut state = self.lock();
         let page = self.page(store.id());
         if page.word().has(FROZEN) {

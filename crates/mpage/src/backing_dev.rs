@@ -33,11 +33,15 @@ pub struct BackingDev {
     /// Notified when a bio ended.
     pub(crate) bio_ended: Event,
     /// Wakes the flusher.
-    pub(crate) work: Event,
+    pub(crate) work: Arc<Event>,
     /// Reclaim met pages that wait for a flush.
     pub(crate) wants_flush: AtomicBool,
     /// Somebody waits for dirty pages to be written.
     pub(crate) wants_cleaning: AtomicBool,
+    /// Pages dirty since then or longer are to be written, in clock nanoseconds; zero: none.
+    asked_ns: AtomicU64,
+    /// The flusher wakes by itself once the oldest dirty page may have expired.
+    pub(crate) timer_armed: AtomicBool,
     /// The flusher waits for a bio to end before it looks again.
     pub(crate) flusher_waits: AtomicBool,
     /// For whole-device syncs.
@@ -76,9 +80,11 @@ impl BackingDev {
             flush_ended: Condvar::new(),
             bios_in_flight: AtomicUsize::new(0),
             bio_ended: Event::default(),
-            work: Event::default(),
+            work: Arc::default(),
             wants_flush: AtomicBool::new(false),
             wants_cleaning: AtomicBool::new(false),
+            asked_ns: AtomicU64::new(0),
+            timer_armed: AtomicBool::new(false),
             flusher_waits: AtomicBool::new(false),
             errors: ErrSeq::new(),
         }
@@ -133,6 +139,24 @@ impl BackingDev {
     /// end because all is in use, is left to wait: its looking wakes those who ask.
     pub(crate) fn want_cleaning(&self) {
         if !self.wants_cleaning.swap(true, Ordering::SeqCst) {
+            self.work.notify();
+        }
+    }
+
+    /// Asks the flusher to write what is dirty now, at `now_ns`. Joins what was asked before.
+    pub(crate) fn ask_for_all(&self, now_ns: u64) {
+        let _before = self.asked_ns.fetch_max(now_ns.max(1), Ordering::SeqCst);
+        self.work.notify();
+    }
+
+    /// Takes what was asked for: pages dirty since then or longer.
+    pub(crate) fn take_asked(&self) -> Option<u64> {
+        Some(self.asked_ns.swap(0, Ordering::SeqCst)).filter(|ns| *ns > 0)
+    }
+
+    /// A file of the device became dirty: wakes the flusher if it sleeps without a time limit.
+    pub(crate) fn arm_timer(&self) {
+        if !self.timer_armed.swap(true, Ordering::SeqCst) {
             self.work.notify();
         }
     }

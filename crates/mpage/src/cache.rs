@@ -1,6 +1,7 @@
 //! A page cache: its memory, its devices and their flushers, its files.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mpage_block::BlockDevice;
 use mpage_locks::Mutex;
@@ -8,6 +9,7 @@ use mpage_mem::{Arena, ArenaOptions};
 
 use crate::address_space::{AddressSpace, Keeps, Operations};
 use crate::backing_dev::BackingDev;
+use crate::clock::{Clock, nanos};
 use crate::core::{Core, DirtyLimits};
 use crate::device_sync::DeviceSync;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +38,14 @@ pub struct Options {
     /// Writers wait above this share of the memory, in percent. Default: 20, like Linux's
     /// `vm.dirty_ratio`.
     pub dirty_percent: usize,
+    /// For how long a page may be dirty before the flusher writes it, unasked. Default: 30 s, like
+    /// Linux's `vm.dirty_expire_centisecs`.
+    pub dirty_expire: Duration,
+    /// How long the flusher lets pass between two looks for pages dirty for longer than that; zero:
+    /// it never looks. Default: 5 s, like Linux's `vm.dirty_writeback_centisecs`.
+    pub dirty_interval: Duration,
+    /// The clock by which pages grow old. Default: the system's.
+    pub clock: Clock,
     /// Touch all memory at the start, so that nothing has to be found later. Default: false.
     pub prefault: bool,
 }
@@ -52,6 +62,9 @@ impl Default for Options {
             memory: 256 << 20,
             dirty_background_percent: 10,
             dirty_percent: 20,
+            dirty_expire: Duration::from_secs(30),
+            dirty_interval: Duration::from_secs(5),
+            clock: Clock::system(),
             prefault: false,
         }
     }
@@ -96,10 +109,12 @@ impl PageCache {
         let limits = DirtyLimits {
             background_pages: pages(options.dirty_background_percent),
             pages: pages(options.dirty_percent).max(1),
+            expire_ns: nanos(options.dirty_expire),
+            interval_ns: Some(nanos(options.dirty_interval)).filter(|ns| *ns > 0),
         };
         let frames = u32::try_from(frames).expect("check() has bounded the frames");
         let nodes = NodePool::new(frames + SPARE_NODES);
-        let core = Core::new(PagePool::new(Arc::new(arena)), nodes, limits);
+        let core = Core::new(PagePool::new(Arc::new(arena)), nodes, limits, options.clock.clone());
         Ok(PageCache {
             core: Arc::new(core),
             flushers: Mutex::default(),
@@ -176,6 +191,15 @@ impl PageCache {
     /// The first failure met; everything was tried.
     pub fn sync(&self) -> Result<()> {
         sync_all(&self.core, &self.core.mappings.all())
+    }
+
+    /// Asks the flushers to write what is dirty now, and returns: advice, and no promise. Linux:
+    /// `wakeup_flusher_threads()`.
+    pub fn start_writing(&self) {
+        let now_ns = self.core.clock.now_ns();
+        for (_, mapping) in self.core.mappings.dirty() {
+            mapping.dev().ask_for_all(now_ns);
+        }
     }
 
     /// A handle that syncs all files of a device and is told of each error on it once.

@@ -7,6 +7,7 @@ use mpage_locks::Mutex;
 use mpage_locks::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::address_space::AddressSpace;
+use crate::clock::Clock;
 use crate::page_pool::PagePool;
 use crate::page_tree::NodePool;
 use crate::stats::Stats;
@@ -18,6 +19,7 @@ pub(crate) struct Core {
     pub(crate) mappings: Mappings,
     pub(crate) stats: Stats,
     pub(crate) limits: DirtyLimits,
+    pub(crate) clock: Clock,
     /// Pages that are dirty, in all mappings.
     pub(crate) dirty_pages: AtomicUsize,
     /// Pages whose write is in flight, in all mappings.
@@ -27,24 +29,30 @@ pub(crate) struct Core {
     ids: AtomicU64,
 }
 
-/// How many pages may wait to be written.
+/// How many pages may wait to be written, and how long.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DirtyLimits {
     /// Above this the flusher runs. Linux: `dirty_background_bytes`.
     pub(crate) background_pages: usize,
     /// Above this writers wait. Linux: `dirty_bytes`.
     pub(crate) pages: usize,
+    /// For how long a page may be dirty. Linux: `dirty_expire_centisecs`.
+    pub(crate) expire_ns: u64,
+    /// How long there is between two looks for pages dirty for longer; `None`: nobody looks. Linux:
+    /// `dirty_writeback_centisecs`.
+    pub(crate) interval_ns: Option<u64>,
 }
 
 impl Core {
     /// The shared parts over `pool` and `nodes`.
-    pub(crate) fn new(pool: PagePool, nodes: NodePool, limits: DirtyLimits) -> Core {
+    pub(crate) fn new(pool: PagePool, nodes: NodePool, limits: DirtyLimits, clock: Clock) -> Core {
         Core {
             pool,
             nodes: Arc::new(nodes),
             mappings: Mappings::default(),
             stats: Stats::default(),
             limits,
+            clock,
             dirty_pages: AtomicUsize::new(0),
             writeback_pages: AtomicUsize::new(0),
             clock_hand: AtomicUsize::new(0),
@@ -64,7 +72,7 @@ impl Core {
 
     /// Asks the flushers of all devices that have something dirty to write it.
     pub(crate) fn want_cleaning(&self) {
-        self.mappings.dirty().iter().for_each(|mapping| mapping.dev().want_cleaning());
+        self.mappings.dirty().iter().for_each(|(_, mapping)| mapping.dev().want_cleaning());
     }
 }
 
@@ -100,13 +108,22 @@ impl Mappings {
 
     /// A mapping became dirty at `when_ns`: from now on the cache keeps it alive.
     pub(crate) fn add_dirty(&self, when_ns: u64, mapping: Arc<AddressSpace>) {
+        let dev = Arc::clone(mapping.dev());
         let _before = self.dirty.lock().insert((when_ns, mapping.id()), mapping);
+        dev.arm_timer();
     }
 
     /// A mapping that became dirty at `when_ns` is clean. The caller drops what it gets after it
     /// let go of the mapping's lock.
     pub(crate) fn remove_dirty(&self, when_ns: u64, id: u64) -> Option<Arc<AddressSpace>> {
         self.dirty.lock().remove(&(when_ns, id))
+    }
+
+    /// A mapping that counted as dirty since `when_ns` does since `now_ns`.
+    pub(crate) fn move_dirty(&self, when_ns: u64, now_ns: u64, id: u64) {
+        let mut dirty = self.dirty.lock();
+        let mapping = dirty.remove(&(when_ns, id)).expect("a dirty mapping is on the list");
+        let _before = dirty.insert((now_ns, id), mapping);
     }
 
     /// Keeps a mapping while it has an error nobody was told of. Called after each error and after
@@ -129,9 +146,17 @@ impl Mappings {
         dirty.into_values().chain(in_error.into_values()).collect()
     }
 
-    /// The dirty mappings, those dirty for longest first.
-    pub(crate) fn dirty(&self) -> Vec<Arc<AddressSpace>> {
-        self.dirty.lock().values().cloned().collect()
+    /// The dirty mappings and since when they are, those dirty for longest first.
+    pub(crate) fn dirty(&self) -> Vec<(u64, Arc<AddressSpace>)> {
+        let dirty = self.dirty.lock();
+        dirty.iter().map(|((when_ns, _), mapping)| (*when_ns, Arc::clone(mapping))).collect()
+    }
+
+    /// Since when a mapping of device `dev` is dirty: the one that is for longest.
+    pub(crate) fn dirty_since(&self, dev: u64) -> Option<u64> {
+        let dirty = self.dirty.lock();
+        let mut of_dev = dirty.iter().filter(|(_, mapping)| mapping.dev().id() == dev);
+        of_dev.next().map(|((when_ns, _), _)| *when_ns)
     }
 }
 

@@ -178,8 +178,8 @@ impl CachedFile {
         truncate::zero_range(&self.space, &range, Room::Freed)
     }
 
-    /// Makes byte `range` read as zeros and keeps the room of its blocks; the size stays. No page is
-    /// brought into the cache but those of blocks covered in part.
+    /// Makes byte `range` read as zeros and keeps the room of its blocks; the size stays. No page
+    /// is brought into the cache but those of blocks covered in part.
     /// Linux: `FALLOC_FL_ZERO_RANGE` with `FALLOC_FL_KEEP_SIZE`.
     ///
     /// # Errors

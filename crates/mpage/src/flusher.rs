@@ -1,9 +1,22 @@
 //! The thread that writes dirty pages of one device while nobody asks for it.
 //!
-//! It sleeps until told: by a writer when enough is dirty, by reclaim when it found nothing to
-//! drop. It writes the files dirty for longest first, in slices, so that one huge file does not
-//! keep the others waiting. When what is left is in use it waits for a write to end; after an error
-//! it lets some time pass, more each time.
+//! Why it writes, the first reason first:
+//! - **pressed**: writers wait because too much is dirty, or reclaim found nothing to drop;
+//! - **background**: more is dirty than the background limit; it stops when that is no longer so;
+//! - **asked**: [`PageCache::start_writing`](crate::PageCache::start_writing) wants what is dirty;
+//! - **expired**: pages have been dirty for longer than the expiry.
+//!
+//! For the first two it takes any dirty page, for the others only pages dirty since then. It goes
+//! round the files, those dirty for longest first, and writes a slice of each, so that one huge
+//! file does not keep the others waiting. When what is left is in use it waits for a write to end;
+//! after an error it lets some time pass, more each time.
+//!
+//! Sleeping:
+//! 1. While no file of the device is dirty the thread sleeps without a time limit.
+//! 2. While one is, it sleeps until the oldest page may have expired, and at least an interval
+//!    after the last pass over expired pages. `timer_armed` says that it does, or is about to.
+//! 3. Who makes a clean file dirty wakes it unless `timer_armed`: it adds the file to the dirty list
+//!    first and looks at the flag then; the thread clears the flag first and looks at the list then.
 //!
 //! Linux: `wb_workfn()`, fs/fs-writeback.c.
 
@@ -15,7 +28,9 @@ use mpage_locks::thread::{self, JoinHandle};
 
 use crate::address_space::{AddressSpace, SyncMode};
 use crate::backing_dev::BackingDev;
+use crate::clock::nanos;
 use crate::core::Core;
+use crate::event::Ticket;
 use crate::flush::flush_device;
 use crate::mpage::mpage_writepages;
 use crate::units::FILE_SIZE_MAX;
@@ -50,6 +65,8 @@ impl Flusher {
             stop: Arc::clone(&stop),
             errors: 0,
             seen_errors: 0,
+            pass: None,
+            last_pass_ns: 0,
         };
         let thread = thread::spawn("mpage-flusher", move || worker.run())?;
         Ok(Flusher { dev: Arc::clone(dev), stop, thread: Some(thread) })
@@ -77,6 +94,17 @@ struct Worker {
     errors: u32,
     /// Write errors of the cache when the last round ended.
     seen_errors: u64,
+    /// A pass over old pages that is not at its end.
+    pass: Option<Pass>,
+    /// When the last one began.
+    last_pass_ns: u64,
+}
+
+/// A pass over pages that are dirty since `upto_ns` or longer.
+#[derive(Clone, Copy)]
+struct Pass {
+    began_ns: u64,
+    upto_ns: u64,
 }
 
 /// How a round went.
@@ -87,7 +115,7 @@ enum Round {
     AllInUse,
     /// Writing failed.
     Failed,
-    /// Nothing is dirty, or little enough.
+    /// Nothing is dirty, or little enough, and young enough.
     Enough,
 }
 
@@ -98,6 +126,7 @@ impl Worker {
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
+            self.core.stats.flusher_rounds.add(1);
             if self.dev.wants_flush.swap(false, Ordering::SeqCst) {
                 let upto = self.dev.writes_ended();
                 if let Err(errno) = flush_device(&self.core, &self.dev, upto) {
@@ -107,13 +136,17 @@ impl Worker {
                 }
             }
             let pressed = self.dev.wants_cleaning.swap(false, Ordering::SeqCst);
-            match self.clean(pressed) {
+            let round = self.clean(pressed);
+            if let Some(pass) = self.pass.take_if(|_| !matches!(round, Round::Progress)) {
+                self.last_pass_ns = pass.began_ns;
+            }
+            match round {
                 Round::Progress => self.errors = 0,
-                Round::Enough => self.dev.work.wait(ticket),
-                Round::AllInUse => {
+                Round::AllInUse if pressed || self.above_background() => {
                     let _since = self.dev.wants_cleaning.fetch_or(pressed, Ordering::SeqCst);
                     self.wait_for_a_bio();
                 }
+                Round::Enough | Round::AllInUse => self.sleep(ticket),
                 Round::Failed => {
                     let _since = self.dev.wants_cleaning.fetch_or(pressed, Ordering::SeqCst);
                     self.pause();
@@ -122,21 +155,25 @@ impl Worker {
         }
     }
 
-    /// One slice of each dirty file of the device. `pressed`: write even below the background
-    /// limit.
+    /// One slice of each dirty file of the device that there is a reason to write.
     fn clean(&mut self, pressed: bool) -> Round {
+        self.pass = self.pass_now();
         let (mut written, mut skipped, mut failed) = (0, 0, false);
-        for mapping in self.core.mappings.dirty() {
-            let enough = self.core.unwritten_pages() <= self.core.limits.background_pages;
-            if self.stop.load(Ordering::SeqCst) || (enough && !pressed) {
+        for (since_ns, mapping) in self.core.mappings.dirty() {
+            if self.stop.load(Ordering::SeqCst) {
                 break;
             }
             if mapping.dev().id() != self.dev.id() {
                 continue;
             }
+            let upto_ns = match self.pass {
+                _ if pressed || self.above_background() => u64::MAX,
+                Some(pass) if since_ns <= pass.upto_ns => pass.upto_ns,
+                _ => break,
+            };
             let mut wbc = WritebackControl::cleaning(SLICE_PAGES);
             wbc.range_cyclic = true;
-            if let Err(error) = clean_slice(&mapping, &mut wbc) {
+            if let Err(error) = clean_slice(&mapping, upto_ns, &mut wbc) {
                 tracing::warn!(?mapping, %error, "writing back failed; the pages stay dirty");
                 failed = true;
             }
@@ -151,10 +188,40 @@ impl Worker {
         }
     }
 
+    fn above_background(&self) -> bool {
+        self.core.unwritten_pages() > self.core.limits.background_pages
+    }
+
+    /// The pass over old pages to go on with: what was asked for meanwhile joins the one under way.
+    fn pass_now(&self) -> Option<Pass> {
+        let now_ns = self.core.clock.now_ns();
+        let limits = &self.core.limits;
+        let interval_ns = limits.interval_ns.filter(|ns| now_ns >= self.last_pass_ns + ns);
+        let expired = interval_ns.and_then(|_| now_ns.checked_sub(limits.expire_ns));
+        let asked = self.dev.take_asked();
+        let under_way = self.pass.map(|pass| pass.upto_ns);
+        let upto_ns = [expired, asked, under_way].into_iter().flatten().max()?;
+        Some(Pass { began_ns: self.pass.map_or(now_ns, |pass| pass.began_ns), upto_ns })
+    }
+
     /// True when a write of the device failed since the last round.
     fn failed_since(&mut self) -> bool {
         let now = self.core.stats.write_errors.get();
         std::mem::replace(&mut self.seen_errors, now) != now
+    }
+
+    /// Sleeps until there may be something to do (Sleeping, 1 to 3).
+    fn sleep(&self, ticket: Ticket) {
+        let limits = &self.core.limits;
+        let Some(interval_ns) = limits.interval_ns else { return self.dev.work.wait(ticket) };
+        self.dev.timer_armed.store(false, Ordering::SeqCst);
+        let Some(oldest_ns) = self.core.mappings.dirty_since(self.dev.id()) else {
+            return self.dev.work.wait(ticket);
+        };
+        self.dev.timer_armed.store(true, Ordering::SeqCst);
+        let expires_ns = oldest_ns.saturating_add(limits.expire_ns);
+        let until_ns = expires_ns.max(self.last_pass_ns.saturating_add(interval_ns));
+        let _notified = self.core.clock.wait_until(&self.dev.work, ticket, until_ns);
     }
 
     fn wait_for_a_bio(&self) {
@@ -176,29 +243,38 @@ impl Worker {
         let (first, longest) = BACKOFF_MS;
         let limit = Duration::from_millis((first << self.errors.min(6)).min(longest));
         self.errors += 1;
-        let until =
-            mpage_locks::clock::now_ns() + u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let clock = &self.core.clock;
+        let until_ns = clock.now_ns().saturating_add(nanos(limit));
         loop {
             let ticket = self.dev.work.ticket();
-            let now = mpage_locks::clock::now_ns();
-            if self.stop.load(Ordering::SeqCst) || now >= until {
-                return;
-            }
-            if !self.dev.work.wait_for(ticket, Duration::from_nanos(until - now)) {
+            if self.stop.load(Ordering::SeqCst)
+                || !clock.wait_until(&self.dev.work, ticket, until_ns)
+            {
                 return;
             }
         }
     }
 }
 
-/// Writes up to a slice of a file: what an earlier slice left in io, else what is dirty now.
-fn clean_slice(mapping: &AddressSpace, wbc: &mut WritebackControl) -> crate::error::Result<()> {
+/// Writes up to a slice of a file: what an earlier slice left in io, else what is dirty since
+/// `upto_ns` or longer.
+fn clean_slice(
+    mapping: &AddressSpace,
+    upto_ns: u64,
+    wbc: &mut WritebackControl,
+) -> crate::error::Result<()> {
     let Some(_cleaning) = mapping.try_begin_cleaning() else {
         wbc.pages_skipped += 1;
         return Ok(());
     };
     if !mapping.has_leftovers() {
-        let _joined = mapping.splice(&(0..FILE_SIZE_MAX), SyncMode::Cleaning);
+        match upto_ns {
+            u64::MAX => {
+                let _joined = mapping.splice(&(0..FILE_SIZE_MAX), SyncMode::Cleaning);
+            }
+            upto_ns if mapping.splice_dirty_since(upto_ns) == 0 => return Ok(()),
+            _ => {}
+        }
     }
     let get_block = mapping.ops().get_block.as_deref();
     mpage_writepages(mapping, wbc, get_block)?;

@@ -159,8 +159,8 @@ pub trait GetBlock: Send + Sync {
         Ok((first..FileBlock(first.0 + extent.blocks_from(first)), hole))
     }
 
-    /// True when [`remove`](Self::remove) and [`zero`](Self::zero) change the blocks on the device itself: it is asked
-    /// again for those blocks when a flush of the device failed after it.
+    /// True when [`remove`](Self::remove) and [`zero`](Self::zero) write the blocks on the device
+    /// itself: they are asked again for those blocks when a flush of the device failed after them.
     fn removes_by_writing(&self) -> bool {
         false
     }

@@ -69,6 +69,7 @@
 mod address_space;
 mod backing_dev;
 mod cache;
+mod clock;
 mod core;
 mod device_sync;
 mod error;
@@ -104,6 +105,7 @@ pub use backing_dev::BackingDev;
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
 pub use cache::OpenOptions;
 pub use cache::{Options, PageCache};
+pub use clock::{Clock, ManualClock};
 pub use device_sync::DeviceSync;
 pub use error::{Error, ErrorKind, Result};
 pub use file::CachedFile;

@@ -44,6 +44,8 @@ counters! {
     write_errors,
     /// Clean pages dropped to make room.
     evictions,
+    /// Times a flusher looked for something to do.
+    flusher_rounds,
     /// Times somebody had to wait for a free frame.
     waits_for_memory,
     /// Times a writer had to wait because too much was dirty.

@@ -9,6 +9,7 @@ use crate::workspace::Manifest;
 const MODULES: &[&[&str]] = &[
     &["units", "error", "stats", "may_wait"],
     &[
+        "clock",
         "errseq",
         "event",
         "get_block",

@@ -3,12 +3,52 @@
 
 use super::*;
 
+/// Pages looked at under one hold of the mapping lock when they are spliced by age.
+const SPLICE_PAGES: usize = 1024;
+
 impl AddressSpace {
     /// Moves every dirty page of byte `range` to the io set of `mode`, at one instant; returns how
     /// many were not in it yet. Linux 2.6.0: `list_splice_init(&mapping->dirty_pages,
     /// &mapping->io_pages)`.
     pub fn splice(&self, range: &Range<u64>, mode: SyncMode) -> usize {
         self.lock().tree.copy_mark(pages_touched(range), Mark::Dirty, mode.mark())
+    }
+
+    /// Moves the pages that are dirty since `upto_ns` or longer to the cleaning callers' io set, not
+    /// at one instant; returns how many. When there is none, the file counts as dirty since its
+    /// oldest page is.
+    pub(crate) fn splice_dirty_since(&self, upto_ns: u64) -> usize {
+        let mut oldest_ns = self.core.clock.now_ns();
+        let mut moved = 0;
+        let mut from = 0;
+        loop {
+            let mut state = self.lock();
+            for _ in 0..SPLICE_PAGES {
+                let Some((index, id)) = state.tree.next(from..u64::MAX, Mark::Dirty) else {
+                    if moved == 0 {
+                        self.count_as_dirty_since(&mut state, oldest_ns);
+                    }
+                    return moved;
+                };
+                from = index.0 + 1;
+                let since_ns = self.page(id).dirty_since_ns();
+                if since_ns <= upto_ns {
+                    moved += usize::from(state.tree.set_mark(index, Mark::ToWrite));
+                } else {
+                    oldest_ns = oldest_ns.min(since_ns);
+                }
+            }
+        }
+    }
+
+    /// Moves a dirty file in the order of age. Pages that became dirty before the lock was taken
+    /// are no older than `since_ns`.
+    fn count_as_dirty_since(&self, state: &mut State, since_ns: u64) {
+        if state.dirty == 0 || since_ns <= state.dirtied_when_ns {
+            return;
+        }
+        self.core.mappings.move_dirty(state.dirtied_when_ns, since_ns, self.id);
+        state.dirtied_when_ns = since_ns;
     }
 
     /// Begins a cleaning walk; `None` when one is under way: it does what a second would.
@@ -164,7 +204,7 @@ impl AddressSpace {
     pub(crate) fn end_writeback(&self, ended: &[Ended], number: Option<u64>, at: u64) {
         let flushed = self.dev.flushed();
         let _before = self.last_write.fetch_max(at, Ordering::SeqCst);
-        let now_ns = clock::now_ns();
+        let now_ns = self.core.clock.now_ns();
         let mut left = Vec::with_capacity(ended.len());
         let mut recorded = false;
         let mut state = loop {
@@ -285,7 +325,7 @@ impl AddressSpace {
         }
         self.record_error(errno);
         self.zeroed.flush_failed(flushed);
-        let now_ns = clock::now_ns();
+        let now_ns = self.core.clock.now_ns();
         let mut again = 0;
         let mut from = 0;
         let mut state = self.lock();

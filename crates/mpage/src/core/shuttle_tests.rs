@@ -12,8 +12,8 @@ use crate::units::BlockSize;
 fn mapping() -> (Arc<Core>, Arc<AddressSpace>) {
     let options = ArenaOptions { frames: 1, reserve: 0, prefault: false };
     let arena = Arc::new(Arena::new(&options).expect("a mapping"));
-    let limits = DirtyLimits { background_pages: 1, pages: 1 };
-    let core = Arc::new(Core::new(PagePool::new(arena), NodePool::new(1), limits));
+    let limits = DirtyLimits { background_pages: 1, pages: 1, expire_ns: 0, interval_ns: None };
+    let core = Arc::new(Core::new(PagePool::new(arena), NodePool::new(1), limits, Clock::system()));
     let device = Arc::new(MemoryDevice::new(4096, MemoryOptions::default()));
     let dev = Arc::new(BackingDev::new(core.next_id(), device));
     let block = BlockSize::new(512).expect("a sector");

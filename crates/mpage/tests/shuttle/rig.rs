@@ -1,6 +1,7 @@
 //! What the tests stand on: a tiny cache over a tiny device, and bytes that tell where they belong.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mpage::units::BlockSize;
 use mpage::{AddressSpace, BackingDev, CachedFile, Identity, Operations, Options, PageCache};
@@ -83,6 +84,7 @@ impl Build {
             memory: self.memory,
             dirty_background_percent: 50,
             dirty_percent: 100,
+            dirty_interval: Duration::ZERO,
             ..Options::default()
         };
         let cache = PageCache::new(&options).unwrap();
