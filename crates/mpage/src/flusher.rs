@@ -15,8 +15,9 @@
 //! 1. While no file of the device is dirty the thread sleeps without a time limit.
 //! 2. While one is, it sleeps until the oldest page may have expired, and at least an interval
 //!    after the last pass over expired pages. `timer_armed` says that it does, or is about to.
-//! 3. Who makes a clean file dirty wakes it unless `timer_armed`: it adds the file to the dirty list
-//!    first and looks at the flag then; the thread clears the flag first and looks at the list then.
+//! 3. Who makes a clean file dirty wakes it unless `timer_armed`: it adds the file to the dirty
+//!    list first and looks at the flag then; the thread clears the flag first and looks at the
+//!    list then.
 //!
 //! Linux: `wb_workfn()`, fs/fs-writeback.c.
 

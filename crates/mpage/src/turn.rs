@@ -63,3 +63,6 @@ impl Drop for TurnGuard<'_> {
         }
     }
 }
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests;

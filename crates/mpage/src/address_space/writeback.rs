@@ -14,8 +14,8 @@ impl AddressSpace {
         self.lock().tree.copy_mark(pages_touched(range), Mark::Dirty, mode.mark())
     }
 
-    /// Moves the pages that are dirty since `upto_ns` or longer to the cleaning callers' io set, not
-    /// at one instant; returns how many. When there is none, the file counts as dirty since its
+    /// Moves the pages that are dirty since `upto_ns` or longer to the cleaning callers' io set,
+    /// not at one instant; returns how many. When there is none, the file counts as dirty since its
     /// oldest page is.
     pub(crate) fn splice_dirty_since(&self, upto_ns: u64) -> usize {
         let mut oldest_ns = self.core.clock.now_ns();

@@ -9,6 +9,7 @@ mod direct;
 mod errors;
 mod faults;
 mod files;
+mod flusher;
 mod founding;
 mod get_block;
 mod image;

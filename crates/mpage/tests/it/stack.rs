@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mpage::units::{BlockSize, FileBlock};
 use mpage::{
     AddressSpace, BackingDev, CachedFile, Error, Extent, GetBlock, Identity, MapRequest,
-    Operations, PageCache, Purpose, Result, SyncKind,
+    Operations, Options, PageCache, Purpose, Result, SyncKind,
 };
 use mpage_block::wrap::{Delay, DeviceOp, Effect, Fault, Rule, Times, Trace, TraceEvent};
 use mpage_block::{Bio, BioOp, BlockDevice, Errno, Limits, MemoryDevice, Sector, SubmitError};
@@ -231,7 +231,11 @@ impl Files {
     }
 
     pub(crate) fn around(stack: Stack) -> Files {
-        let cache = PageCache::new(&options()).unwrap();
+        Files::with(&options(), stack)
+    }
+
+    pub(crate) fn with(options: &Options, stack: Stack) -> Files {
+        let cache = PageCache::new(options).unwrap();
         let dev = cache.add_device(stack.top()).unwrap();
         Files { stack, cache, dev }
     }
