@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::path::Path;
+use std::time::Duration;
 
 use mpage::units::PAGE_BYTES;
 use mpage::{CachedFile, OpenOptions, Options, PageCache};
@@ -25,7 +26,9 @@ impl Library {
             memory: usize::try_from(bytes + bytes * 3 / 10)?,
             dirty_background_percent: 90,
             dirty_percent: 100,
+            dirty_interval: Duration::ZERO,
             prefault: true,
+            ..Options::default()
         };
         let cache = PageCache::new(&options)?;
         let file = cache.open(folder.join(format!("library-{bytes}")), &OpenOptions::default())?;
