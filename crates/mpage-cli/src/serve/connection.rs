@@ -1,0 +1,260 @@
+//! One client: receives its requests, answers at once what the cache can answer, and has the
+//! workers do what must wait.
+//!
+//! Requests run in parallel and are answered in any order. The replies of requests answered at once
+//! are gathered while more requests are already here, and sent together.
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mpage::CachedFile;
+
+use super::export::{self, Export};
+use super::handshake::{self, Agreed, Outcome};
+use super::input::{INPUT_BYTES, Input};
+use super::output::Output;
+use super::socket::Socket;
+use super::wire::{Command, PAYLOAD_MAX, REQUEST_BYTES, Request, WireError, flag};
+use super::workers::Workers;
+
+/// How long a client may take for each step of the handshake.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
+/// Gathered replies are sent at the latest when they are this long, in bytes.
+const GATHERED_MAX: usize = 256 << 10;
+
+/// A connected client.
+pub struct Connection {
+    socket: Arc<Socket>,
+    output: Arc<Output>,
+}
+
+impl Connection {
+    /// For a client that has just connected.
+    pub fn new(socket: Socket) -> Connection {
+        let socket = Arc::new(socket);
+        Connection { output: Output::new(Arc::clone(&socket)), socket }
+    }
+
+    /// Lets requests that have arrived be answered and takes no more.
+    pub fn stop_receiving(&self) {
+        self.socket.shut(Shutdown::Read);
+    }
+
+    /// Ends the connection now.
+    pub fn break_off(&self) {
+        self.output.break_off();
+    }
+
+    /// Serves the client until it goes; returns when each of its requests is answered.
+    pub fn serve(&self, export: &Arc<Export>, workers: &Workers) {
+        if let Err(error) = self.talk(export, workers) {
+            tracing::info!(%error, "a connection ended early");
+        }
+        self.output.finish();
+        self.socket.shut(Shutdown::Both);
+    }
+
+    fn talk(&self, export: &Arc<Export>, workers: &Workers) -> io::Result<()> {
+        self.socket.limit_receive(Some(HANDSHAKE_LIMIT))?;
+        let agreed = match handshake::negotiate(&mut &*self.socket, export.offer())? {
+            Outcome::Go(agreed) => agreed,
+            Outcome::Ended => return Ok(()),
+        };
+        self.socket.limit_receive(None)?;
+        let mut session = Session {
+            export,
+            workers,
+            agreed,
+            file: export.open(),
+            input: Input::new(Arc::clone(&self.socket)),
+            output: &self.output,
+            gathered: Vec::new(),
+        };
+        let ended = session.run();
+        session.send_gathered();
+        ended
+    }
+}
+
+/// The requests of one client.
+struct Session<'a> {
+    export: &'a Arc<Export>,
+    workers: &'a Workers,
+    agreed: Agreed,
+    file: CachedFile,
+    input: Input,
+    output: &'a Arc<Output>,
+    /// Replies not sent yet.
+    gathered: Vec<u8>,
+}
+
+impl Session<'_> {
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            if self.input.len() < REQUEST_BYTES || self.gathered.len() >= GATHERED_MAX {
+                self.send_gathered();
+            }
+            let Some(header) = self.input.peek(REQUEST_BYTES)? else { return Ok(()) };
+            let header = header.try_into().expect("as many bytes as were asked for");
+            let Some(request) = Request::parse(header) else {
+                return Err(broken("no request where one was due"));
+            };
+            self.input.consume(REQUEST_BYTES);
+            if request.command == Command::Disconnect {
+                return Ok(());
+            }
+            self.take_request(request)?;
+        }
+    }
+
+    fn take_request(&mut self, request: Request) -> io::Result<()> {
+        let length = usize::try_from(request.length).expect("32 bits");
+        if request.command == Command::Write && request.length > PAYLOAD_MAX {
+            return Err(broken("a write of more data than any may have"));
+        }
+        let checked = self.export.check(&request, self.agreed);
+        if let Err(error) = checked {
+            if request.command == Command::Write {
+                let _data = self.input.take(length)?;
+            }
+            export::error_reply(&mut self.gathered, &request, self.agreed, error);
+            return Ok(());
+        }
+        match request.command {
+            Command::Read if self.read_now(&request, length) => Ok(()),
+            Command::Write => self.write(request, length),
+            _ => {
+                self.hand_over(request, Vec::new(), 0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers a read at once if all of it is cached.
+    fn read_now(&mut self, request: &Request, length: usize) -> bool {
+        let before = self.gathered.len();
+        export::begin_reply(&mut self.gathered, request, self.agreed, request.length);
+        let at = self.gathered.len();
+        self.gathered.resize(at + length, 0);
+        let read = self.file.try_read_at(&mut self.gathered[at..], request.offset);
+        let all = length == 0 || read == Some(length);
+        if !all {
+            self.gathered.truncate(before);
+        }
+        all
+    }
+
+    /// Stores a write's data at once if nothing has to be waited for.
+    fn write(&mut self, request: Request, length: usize) -> io::Result<()> {
+        let durable = request.has(flag::FUA);
+        if length > INPUT_BYTES {
+            self.send_gathered();
+            self.output.begin(length);
+            let data = match self.input.take(length) {
+                Ok(data) => data,
+                Err(error) => {
+                    self.output.reply(length, Vec::new());
+                    return Err(error);
+                }
+            };
+            let stored = if durable { 0 } else { self.store_now(&request, &data) };
+            self.run_later(request, data, stored);
+            return Ok(());
+        }
+        if self.input.len() < length {
+            self.send_gathered();
+        }
+        let Some(data) = self.input.peek(length)? else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        let stored = match durable {
+            false => self.file.try_write_at(data, request.offset).unwrap_or(0),
+            true => 0,
+        };
+        let left = (stored < length || durable).then(|| data.to_vec());
+        self.input.consume(length);
+        match left {
+            Some(data) => self.hand_over(request, data, stored),
+            None => export::begin_reply(&mut self.gathered, &request, self.agreed, 0),
+        }
+        Ok(())
+    }
+
+    /// How much of `data` could be stored without waiting. What failed, who waits tries again.
+    fn store_now(&self, request: &Request, data: &[u8]) -> usize {
+        self.file.try_write_at(data, request.offset).unwrap_or(0)
+    }
+
+    /// Has a worker do the request.
+    fn hand_over(&mut self, request: Request, data: Vec<u8>, stored: usize) {
+        let bytes = bytes_of(&request, &data);
+        self.send_gathered();
+        self.output.begin(bytes);
+        self.run_later(request, data, stored);
+    }
+
+    /// Has a worker do the request, for which the output has room. `stored` bytes of `data` are in
+    /// the cache already.
+    fn run_later(&self, request: Request, data: Vec<u8>, stored: usize) {
+        let bytes = bytes_of(&request, &data);
+        let (file, agreed) = (self.file.clone(), self.agreed);
+        let output = Some(Arc::clone(self.output));
+        let answer = Answer { output, request, agreed, bytes };
+        let job = move || {
+            let mut rest = request;
+            rest.offset += stored as u64;
+            rest.length -= u32::try_from(stored).expect("no more than the request's length");
+            let made = export::reply(&request, agreed, |reply| {
+                Export::run(&file, &rest, &data[stored..], reply)
+            });
+            drop(data);
+            answer.give(made);
+        };
+        self.workers.run(Export::lane(&request), Box::new(job));
+    }
+
+    fn send_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            self.output.reply_now(std::mem::take(&mut self.gathered));
+        }
+    }
+}
+
+/// The one answer that a request gets, whatever happens to who works on it.
+struct Answer {
+    /// `None` once it is given.
+    output: Option<Arc<Output>>,
+    request: Request,
+    agreed: Agreed,
+    bytes: usize,
+}
+
+impl Answer {
+    fn give(mut self, reply: Vec<u8>) {
+        let output = self.output.take().expect("an answer is given once");
+        output.reply(self.bytes, reply);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some(output) = self.output.take() else { return };
+        let mut reply = Vec::new();
+        export::error_reply(&mut reply, &self.request, self.agreed, WireError::Io);
+        output.reply(self.bytes, reply);
+    }
+}
+
+/// The memory a request needs until its reply is sent.
+fn bytes_of(request: &Request, data: &[u8]) -> usize {
+    match request.command {
+        Command::Read => usize::try_from(request.length).expect("32 bits"),
+        _ => data.len(),
+    }
+}
+
+fn broken(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
