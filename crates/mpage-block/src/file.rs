@@ -8,6 +8,8 @@
 //! Opened `O_DIRECT`: a buffered file underneath would be a second cache of the same bytes, and
 //! would report its write errors once, to whoever asks first.
 
+mod blocking;
+mod iovecs;
 mod open;
 mod owner;
 mod pool;
@@ -174,18 +176,6 @@ impl Target {
             }
             data => Ok(Span { bytes: offset..data.unwrap_or(end), hole: true }),
         }
-    }
-
-    /// Does what `bio` asks and ends it.
-    fn run(&self, bio: Bio) {
-        let result = match bio.op() {
-            BioOp::Read => self.read(&bio),
-            BioOp::Write => self.write(&bio),
-            BioOp::Flush => self.flush(),
-            BioOp::Discard => self.discard(&bio),
-            BioOp::WriteZeroes => self.write_zeroes(&bio),
-        };
-        bio.complete(result);
     }
 }
 

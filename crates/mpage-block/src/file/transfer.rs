@@ -1,240 +1,213 @@
-//! The system calls that a bio comes to. The kernel is handed frame addresses here, and only here.
+//! A bio on its way: how far it is, and which system call comes next.
+//!
+//! ```text
+//!   Read ----+  again while short                      Flush: Sync      Discard: Discard | Punch
+//!   Write ---+------> over                             WriteZeroes:
+//!     | FUA and the kernel has no RWF_DSYNC: plain       Punch --> ZeroRange --> WriteZeros
+//!     +------> Sync ------> over                           where the one before is not to be had
+//! ```
+//!
+//! Who makes the calls, and on which thread, is not its business: [`Transfer::next`] says what to
+//! ask of the kernel, [`Transfer::ended`] is told the answer.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use rustix::fs::FallocateFlags;
 
-use rustix::fs::{FallocateFlags, fallocate, fdatasync};
-use rustix::io::{pwrite, retry_on_intr};
-
+use super::iovecs::IoVecs;
 use super::{Kind, Target};
-use crate::{Bio, BioVec, Errno};
+use crate::{Bio, BioOp, Errno, SubmitError};
 
-/// Bytes of zeros written at once where the file system cannot zero a range by itself.
-const ZEROS: usize = 64 << 10;
+/// What to ask of the kernel. The memory is that of the transfer that says it.
+#[derive(Clone, Copy)]
+pub(super) enum Call<'a> {
+    /// Linux: preadv(2).
+    Read { memory: &'a IoVecs, at: u64 },
+    /// Linux: pwritev2(2).
+    Write { memory: &'a IoVecs, at: u64, flags: libc::c_int },
+    /// Linux: fdatasync(2).
+    Sync,
+    /// Linux: fallocate(2).
+    Fallocate { mode: FallocateFlags, at: u64, bytes: u64 },
+    /// Linux: `BLKDISCARD`, block/ioctl.c.
+    Discard { at: u64, bytes: u64 },
+}
 
-/// A page-aligned buffer of zeros, as direct I/O wants it.
-#[repr(align(4096))]
-struct Zeros([u8; ZEROS]);
+/// What a transfer is at: the states of the module's picture.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Read,
+    Write { flags: libc::c_int },
+    Sync,
+    Discard,
+    Punch,
+    ZeroRange,
+    WriteZeros,
+}
 
-static ZERO_PAGES: Zeros = Zeros([0; ZEROS]);
+impl Step {
+    fn first(bio: &Bio, target: &Target) -> Result<Step, Errno> {
+        Ok(match bio.op() {
+            BioOp::Read => Step::Read,
+            BioOp::Write if bio.flags().fua => Step::Write { flags: libc::RWF_DSYNC },
+            BioOp::Write => Step::Write { flags: 0 },
+            BioOp::Flush => Step::Sync,
+            BioOp::Discard if target.kind == Kind::Block => Step::Discard,
+            BioOp::Discard => Step::Punch,
+            BioOp::WriteZeroes => {
+                let end = offset(bio) + bio.bytes();
+                let inside = target.kind == Kind::Block || end <= target.len()?;
+                let may_punch = inside && !bio.keeps_room() && !target.keep_room;
+                if may_punch { Step::Punch } else { Step::ZeroRange }
+            }
+        })
+    }
+}
 
-/// The memory that a bio lends to the kernel, described as the kernel wants it.
+/// A bio and how much of it is done.
 ///
 /// # Invariants
 ///
-/// 1. Each vector covers bytes of frames that the bio pins, or is empty. The borrow keeps the bio,
-///    the bio its pins and the arena, the arena the mapping.
-pub(super) struct IoVecs<'a> {
-    vecs: Vec<libc::iovec>,
-    /// Vectors before this one are used up.
-    first: usize,
-    _bio: &'a Bio,
+/// 1. `memory` covers frames that `bio` pins, or static zeros. The bio is ended by
+///    [`complete`](Self::complete) or by drop, and by nothing else.
+pub(super) struct Transfer {
+    bio: Bio,
+    memory: IoVecs,
+    done: u64,
+    step: Step,
 }
 
-impl<'a> IoVecs<'a> {
-    pub(super) fn of(bio: &'a Bio) -> IoVecs<'a> {
-        let arena = bio.arena().expect("a checked read or write has memory");
-        let iovec = |vec: &BioVec| libc::iovec {
-            iov_base: arena.address(vec.frame).wrapping_add(vec.offset as usize).cast(),
-            iov_len: vec.len as usize,
-        };
-        // INVARIANT: 1. Frames that follow each other in number do so in memory.
-        IoVecs { vecs: bio.vecs().iter().map(iovec).collect(), first: 0, _bio: bio }
+impl Transfer {
+    /// The transfer of a bio that `target` allows.
+    ///
+    /// # Errors
+    ///
+    /// The file system's, when it does not tell the size of the file.
+    pub(super) fn of(bio: Bio, target: &Target) -> Result<Transfer, SubmitError> {
+        match Step::first(&bio, target) {
+            // INVARIANT: 1. The bio stays here.
+            Ok(step) => Ok(Transfer { memory: IoVecs::of(&bio), bio, done: 0, step }),
+            Err(error) => Err(SubmitError { bio, error }),
+        }
     }
 
-    /// Uses up the first `bytes` bytes.
-    pub(super) fn advance(&mut self, mut bytes: usize) {
-        while bytes > 0 {
-            let vec = &mut self.vecs[self.first];
-            let used = bytes.min(vec.iov_len);
-            vec.iov_base = vec.iov_base.wrapping_byte_add(used);
-            vec.iov_len -= used;
-            bytes -= used;
-            if vec.iov_len == 0 {
-                self.first += 1;
+    /// What to ask of the kernel now.
+    pub(super) fn next(&self, target: &Target) -> Call<'_> {
+        let (at, bytes) = (offset(&self.bio), self.bio.bytes());
+        let here = at + self.done;
+        match self.step {
+            Step::Read => Call::Read { memory: &self.memory, at: here },
+            Step::Write { flags } => Call::Write { memory: &self.memory, at: here, flags },
+            Step::WriteZeros => Call::Write { memory: &self.memory, at: here, flags: 0 },
+            Step::Sync => Call::Sync,
+            Step::Discard => Call::Discard { at, bytes },
+            Step::Punch => {
+                let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                Call::Fallocate { mode, at, bytes }
+            }
+            Step::ZeroRange => {
+                let size = match target.kind {
+                    Kind::Regular => FallocateFlags::empty(),
+                    Kind::Block => FallocateFlags::KEEP_SIZE,
+                };
+                Call::Fallocate { mode: FallocateFlags::ZERO_RANGE | size, at, bytes }
             }
         }
     }
 
-    pub(super) fn rest(&self) -> &[libc::iovec] {
-        &self.vecs[self.first..]
-    }
-
-    fn count(&self) -> libc::c_int {
-        libc::c_int::try_from(self.rest().len()).expect("limits keep vectors within IOV_MAX")
-    }
-
-    fn read_from(&mut self, fd: BorrowedFd<'_>, offset: libc::off_t) -> Result<usize, Errno> {
-        let vecs = self.rest().as_ptr();
-        // SAFETY: the vectors are memory that stays while this runs (invariant 1); no reference to
-        // frame memory exists, so the kernel may write it.
-        result(unsafe { libc::preadv(fd.as_raw_fd(), vecs, self.count(), offset) })
-    }
-
-    fn write_to(
+    /// Takes the kernel's answer: bytes moved, or an error.
+    ///
+    /// The bio's result when it is over; `None` when there is more to ask. An error of a flush is
+    /// never turned into anything else.
+    pub(super) fn ended(
         &mut self,
-        fd: BorrowedFd<'_>,
-        offset: libc::off_t,
-        flags: libc::c_int,
-    ) -> Result<usize, Errno> {
-        let vecs = self.rest().as_ptr();
-        // SAFETY: the vectors are memory that stays while this runs (invariant 1).
-        result(unsafe { libc::pwritev2(fd.as_raw_fd(), vecs, self.count(), offset, flags) })
+        target: &Target,
+        answer: Result<usize, Errno>,
+    ) -> Option<Result<(), Errno>> {
+        match self.advance(target, answer) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Ends the bio.
+    pub(super) fn complete(self, result: Result<(), Errno>) {
+        self.bio.complete(result);
+    }
+
+    /// True when it is over.
+    fn advance(&mut self, target: &Target, answer: Result<usize, Errno>) -> Result<bool, Errno> {
+        let unsupported = matches!(answer, Err(Errno::OPNOTSUPP | Errno::NOSYS));
+        let zeroes = self.bio.op() == BioOp::WriteZeroes;
+        match (self.step, answer) {
+            (_, Err(Errno::INTR)) => Ok(false),
+            (Step::Write { flags: libc::RWF_DSYNC }, Err(_)) if unsupported => {
+                self.step = Step::Write { flags: 0 };
+                Ok(false)
+            }
+            (Step::Punch, Err(Errno::OPNOTSUPP)) if zeroes => {
+                self.step = Step::ZeroRange;
+                Ok(false)
+            }
+            (Step::ZeroRange, Err(Errno::OPNOTSUPP)) => {
+                self.step = Step::WriteZeros;
+                self.memory = IoVecs::zeros(self.bio.bytes());
+                Ok(false)
+            }
+            (_, Err(error)) => Err(error),
+            (Step::Read, Ok(bytes)) => self.was_read(target, bytes),
+            (Step::Write { flags }, Ok(bytes)) => {
+                let over = self.was_written(target, bytes)?;
+                let unsynced = self.bio.flags().fua && flags & libc::RWF_DSYNC == 0;
+                if over && unsynced {
+                    self.step = Step::Sync;
+                }
+                Ok(over && !unsynced)
+            }
+            (Step::WriteZeros, Ok(bytes)) => {
+                let over = self.was_written(target, bytes)?;
+                self.memory = IoVecs::zeros(self.bio.bytes() - self.done);
+                Ok(over)
+            }
+            (Step::Sync | Step::Discard | Step::Punch | Step::ZeroRange, Ok(_)) => Ok(true),
+        }
+    }
+
+    /// Goes on behind `read` bytes; with zeros where a regular file has ended.
+    fn was_read(&mut self, target: &Target, read: usize) -> Result<bool, Errno> {
+        let whole = target.whole(read);
+        let end = self.done + read as u64;
+        let short = whole < read || read == 0;
+        if short && target.kind == Kind::Regular && offset(&self.bio) + end >= target.len()? {
+            super::iovecs::zero(&self.bio, end);
+            return Ok(true);
+        }
+        self.moved(whole)
+    }
+
+    fn was_written(&mut self, target: &Target, written: usize) -> Result<bool, Errno> {
+        self.moved(target.whole(written))
+    }
+
+    fn moved(&mut self, bytes: usize) -> Result<bool, Errno> {
+        if bytes == 0 {
+            return Err(Errno::IO);
+        }
+        self.memory.advance(bytes);
+        self.done += bytes as u64;
+        Ok(self.done == self.bio.bytes())
     }
 }
 
 impl Target {
-    /// Fills the frames of `bio`; with zeros where a regular file has ended.
-    pub(super) fn read(&self, bio: &Bio) -> Result<(), Errno> {
-        let (start, total) = (offset(bio), length(bio));
-        let mut memory = IoVecs::of(bio);
-        let mut done = 0;
-        while done < total {
-            let at = start + done as u64;
-            let read = retry_on_intr(|| memory.read_from(self.as_fd(), to_off_t(at)))?;
-            let whole = self.whole(read);
-            if whole == read && read > 0 {
-                memory.advance(read);
-                done += read;
-            } else if self.kind == Kind::Regular && at + read as u64 >= self.len()? {
-                zero(bio, done + read);
-                return Ok(());
-            } else if whole > 0 {
-                memory.advance(whole);
-                done += whole;
-            } else {
-                return Err(Errno::IO);
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the frames of `bio`; durably when it is a FUA write.
-    pub(super) fn write(&self, bio: &Bio) -> Result<(), Errno> {
-        if !bio.flags().fua {
-            return self.write_with(bio, 0);
-        }
-        match self.write_with(bio, libc::RWF_DSYNC) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                self.write_with(bio, 0)?;
-                self.flush()
-            }
-            other => other,
-        }
-    }
-
-    fn write_with(&self, bio: &Bio, flags: libc::c_int) -> Result<(), Errno> {
-        let (start, total) = (offset(bio), length(bio));
-        let mut memory = IoVecs::of(bio);
-        let mut done = 0;
-        while done < total {
-            let at = to_off_t(start + done as u64);
-            let written = retry_on_intr(|| memory.write_to(self.as_fd(), at, flags))?;
-            let whole = self.whole(written);
-            if whole == 0 {
-                return Err(Errno::IO);
-            }
-            memory.advance(whole);
-            done += whole;
-        }
-        Ok(())
-    }
-
     /// The bytes of a transfer of `bytes` after which the next one may begin.
     fn whole(&self, bytes: usize) -> usize {
         if self.direct { bytes - bytes % self.limits.alignment } else { bytes }
     }
-
-    /// Makes what has completed durable. An error is never turned into anything else.
-    pub(super) fn flush(&self) -> Result<(), Errno> {
-        retry_on_intr(|| fdatasync(&self.fd))
-    }
-
-    /// Gives the room of the range back; the size of a regular file stays.
-    pub(super) fn discard(&self, bio: &Bio) -> Result<(), Errno> {
-        match self.kind {
-            Kind::Regular => {
-                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                retry_on_intr(|| fallocate(&self.fd, hole, offset(bio), bio.bytes()))
-            }
-            Kind::Block => retry_on_intr(|| block_discard(self.as_fd(), offset(bio), bio.bytes())),
-        }
-    }
-
-    /// Makes the range read as zeros, as a write of zeros would: a regular file may grow. Gives the
-    /// room back where it may.
-    pub(super) fn write_zeroes(&self, bio: &Bio) -> Result<(), Errno> {
-        let end = offset(bio) + bio.bytes();
-        let inside = self.kind == Kind::Block || end <= self.len()?;
-        if inside && !bio.keeps_room() && !self.keep_room {
-            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match retry_on_intr(|| fallocate(&self.fd, hole, offset(bio), bio.bytes())) {
-                Err(Errno::OPNOTSUPP) => {}
-                other => return other,
-            }
-        }
-        let flags = match self.kind {
-            Kind::Regular => FallocateFlags::ZERO_RANGE,
-            Kind::Block => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
-        };
-        match retry_on_intr(|| fallocate(&self.fd, flags, offset(bio), bio.bytes())) {
-            Err(Errno::OPNOTSUPP) => self.write_zero_pages(offset(bio), bio.bytes()),
-            other => other,
-        }
-    }
-
-    pub(super) fn write_zero_pages(&self, start: u64, bytes: u64) -> Result<(), Errno> {
-        let mut done = 0;
-        while done < bytes {
-            let left = usize::try_from(bytes - done).unwrap_or(ZEROS).min(ZEROS);
-            let zeros = &ZERO_PAGES.0[..left];
-            let written = self.whole(retry_on_intr(|| pwrite(&self.fd, zeros, start + done))?);
-            if written == 0 {
-                return Err(Errno::IO);
-            }
-            done += written as u64;
-        }
-        Ok(())
-    }
-
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.fd)
-    }
-}
-
-/// Fills what is behind the first `from` bytes of the bio's frames with zeros.
-fn zero(bio: &Bio, from: usize) {
-    let mut at = from;
-    while at < length(bio) {
-        let len = ZEROS.min(length(bio) - at);
-        bio.copy_in(at, &ZERO_PAGES.0[..len]);
-        at += len;
-    }
-}
-
-/// Linux: `BLKDISCARD`, block/ioctl.c.
-fn block_discard(fd: BorrowedFd<'_>, start: u64, bytes: u64) -> Result<(), Errno> {
-    const BLKDISCARD: rustix::ioctl::Opcode = rustix::ioctl::opcode::none(0x12, 119);
-    // SAFETY: the operation reads two 64-bit numbers, first byte and length, and nothing more.
-    let discard = unsafe { rustix::ioctl::Setter::<BLKDISCARD, [u64; 2]>::new([start, bytes]) };
-    // SAFETY: the operation belongs to this opcode.
-    unsafe { rustix::ioctl::ioctl(fd, discard) }
-}
-
-fn result(returned: libc::ssize_t) -> Result<usize, Errno> {
-    usize::try_from(returned).map_err(|_| {
-        let error = std::io::Error::last_os_error();
-        Errno::from_io_error(&error).expect("the system's last error has a number")
-    })
 }
 
 fn offset(bio: &Bio) -> u64 {
     bio.sector().offset_bytes().expect("a checked bio")
 }
 
-fn length(bio: &Bio) -> usize {
-    usize::try_from(bio.bytes()).expect("a checked bio")
-}
-
-fn to_off_t(offset_bytes: u64) -> libc::off_t {
-    libc::off_t::try_from(offset_bytes).expect("a checked bio")
-}
+#[cfg(test)]
+mod tests;
