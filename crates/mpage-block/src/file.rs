@@ -13,6 +13,7 @@ mod iovecs;
 mod open;
 mod owner;
 mod pool;
+mod queue;
 mod transfer;
 
 use std::fmt;

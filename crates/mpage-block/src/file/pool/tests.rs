@@ -1,3 +1,4 @@
+use super::super::queue::PASSED_MAX;
 use super::*;
 use crate::test_support::{Door, arena, flagged_write_of};
 use crate::{BioFlags, Sector};
