@@ -1,19 +1,22 @@
 //! A device that is a regular file or a block device of the host.
 //!
 //! ```text
-//!   submit --> queue: sync > ordinary > background --> threads --> preadv, pwritev, fdatasync, ...
-//!                                                         +--> complete
+//!   submit --> queue: sync > ordinary > background --+--> ring: io_uring --------+--> complete
+//!                                                    +--> pool: preadv, ... -----+
+//!   transfer: which call comes next, whoever makes it
 //! ```
 //!
 //! Opened `O_DIRECT`: a buffered file underneath would be a second cache of the same bytes, and
 //! would report its write errors once, to whoever asks first.
 
+mod backend;
 mod blocking;
 mod iovecs;
 mod open;
 mod owner;
 mod pool;
 mod queue;
+mod ring;
 mod transfer;
 
 use std::fmt;
@@ -23,11 +26,12 @@ use std::sync::Arc;
 
 use rustix::fs::{SeekFrom, fstat, ftruncate, seek};
 
+pub use self::backend::Backend;
+use self::backend::Service;
 pub use self::open::{FileOptions, OpenError};
-use self::pool::Pool;
 use crate::{Bio, BioOp, BlockDevice, Errno, Limits, Span, SubmitError};
 
-/// A regular file or a block device, served by a fixed pool of threads.
+/// A regular file or a block device, served by io_uring or by a fixed pool of threads.
 ///
 /// A regular file grows when it is written behind its end, and reads as zeros there. Sync bios go
 /// before ordinary ones, ordinary before background ones; none waits forever. Reads and flushes
@@ -39,7 +43,7 @@ use crate::{Bio, BioOp, BlockDevice, Errno, Limits, Span, SubmitError};
 ///
 /// Dropping the device waits until every bio it took is done.
 pub struct FileDevice {
-    pool: Pool,
+    service: Service,
     target: Arc<Target>,
 }
 
@@ -61,7 +65,8 @@ pub(crate) enum Kind {
 }
 
 impl FileDevice {
-    /// Opens the file or block device at `path`, takes it for this process, and starts the threads.
+    /// Opens the file or block device at `path`, takes it for this process, and starts the
+    /// back end.
     ///
     /// # Errors
     ///
@@ -69,18 +74,16 @@ impl FileDevice {
     pub fn open(path: impl AsRef<Path>, options: &FileOptions) -> Result<FileDevice, OpenError> {
         let path = path.as_ref();
         let target = Arc::new(open::open(path, options)?);
-        let shared = Arc::clone(&target);
-        let pool = Pool::start(options.threads, move |bio| shared.run(bio))
-            .map_err(|source| OpenError::Threads { path: path.into(), source })?;
+        let service = Service::start(path, &target, options)?;
         tracing::info!(
             path = %path.display(),
             direct = target.direct,
             alignment = target.limits.alignment,
             segments_max = target.limits.segments_max,
-            threads = options.threads,
-            "opened a device served by a thread pool"
+            "opened a device served by {}",
+            service.name()
         );
-        Ok(FileDevice { pool, target })
+        Ok(FileDevice { service, target })
     }
 
     /// The size in bytes: a regular file's now, a block device's when it was opened.
@@ -123,7 +126,7 @@ impl BlockDevice for FileDevice {
             return Err(SubmitError { bio, error: Errno::ROFS });
         }
         let bio = SubmitError::unless_allowed(bio, &self.target.limits)?;
-        self.pool.submit(bio);
+        self.service.submit(bio);
         Ok(())
     }
 

@@ -112,3 +112,6 @@ fn result(returned: libc::ssize_t) -> Result<usize, Errno> {
 fn to_off_t(offset_bytes: u64) -> libc::off_t {
     libc::off_t::try_from(offset_bytes).expect("a checked bio")
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use rustix::fs::{
 };
 use rustix::io::pread;
 
+use super::backend::Backend;
 use super::{Kind, Target, owner};
 use crate::{Errno, Limits, SECTOR_SIZE};
 
@@ -31,7 +32,9 @@ pub struct FileOptions {
     /// Gets room for the whole of a regular file at once, and gives none of it back: no later write
     /// inside it meets a full file system.
     pub keep_room: bool,
-    /// Threads that do the I/O; at least 1.
+    /// Who does the I/O.
+    pub backend: Backend,
+    /// Threads of a back end of threads; at least 1. Eight times as many bios are in flight at most.
     pub threads: usize,
     /// Takes the image for this process: refuses one that another process, the kernel's loop
     /// driver or a mount has, and keeps others from opening it so.
@@ -41,13 +44,14 @@ pub struct FileOptions {
 }
 
 impl Default for FileOptions {
-    /// An existing image, read-write, direct, locked, with 8 threads and 1 MiB a bio.
+    /// An existing image, read-write, direct, locked, with io_uring or 8 threads, and 1 MiB a bio.
     fn default() -> FileOptions {
         FileOptions {
             read_only: false,
             create: false,
             direct: true,
             keep_room: false,
+            backend: Backend::Auto,
             threads: 8,
             lock: true,
             bytes_max: 1 << 20,
@@ -164,6 +168,19 @@ pub enum OpenError {
         path: PathBuf,
         /// Its size.
         bytes: u64,
+    },
+    /// There is no io_uring to be had.
+    #[error(
+        "{}: no io_uring ({source}): {why}; or open it with `backend: Backend::Threads`",
+        .path.display()
+    )]
+    Uring {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What the system's answer comes from.
+        why: &'static str,
+        /// The system's answer.
+        source: io::Error,
     },
     /// The threads could not be started.
     #[error("{}: cannot start the I/O threads: use fewer, or raise the limit", .path.display())]

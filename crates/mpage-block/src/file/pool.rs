@@ -77,18 +77,23 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.close();
-        for thread in self.threads.drain(..) {
-            // A completion may hold the last reference to the device: then the pool is dropped on
-            // one of its threads, which ends by itself once this returns.
-            if thread::is_current(&thread) {
-                continue;
-            }
-            let ended = thread.join();
-            if let Err(panic) = ended
-                && !std::thread::panicking()
-            {
-                std::panic::resume_unwind(panic);
-            }
+        join(self.threads.drain(..));
+    }
+}
+
+/// Waits until `threads`, which have been told to, have ended; goes on with a panic of one.
+pub(super) fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        // A completion may hold the last reference to the device, which is then dropped on one of
+        // its threads: that one ends by itself once this returns.
+        if thread::is_current(&thread) {
+            continue;
+        }
+        let ended = thread.join();
+        if let Err(panic) = ended
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
         }
     }
 }

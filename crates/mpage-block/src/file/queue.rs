@@ -62,10 +62,6 @@ impl Queue {
         self.classes[class].pop_front()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.classes.iter().all(VecDeque::is_empty)
-    }
-
     /// Says that nobody will put another bio.
     pub(super) fn close(&mut self) {
         self.closed = true;

@@ -8,17 +8,62 @@ use super::*;
 use crate::test_support::{Results, arena, flagged_write_of, read, write, write_of};
 use crate::{BioFlags, Sector, submit_and_wait};
 
-const CREATE: FileOptions = FileOptions {
-    keep_room: false,
-    read_only: false,
-    create: true,
-    direct: true,
-    threads: 3,
-    lock: true,
-    bytes_max: 1 << 20,
-};
-const OPEN: FileOptions = FileOptions { create: false, ..CREATE };
-const READ: FileOptions = FileOptions { read_only: true, ..OPEN };
+/// Makes the file when it is not there.
+fn create(backend: Backend) -> FileOptions {
+    FileOptions { create: true, backend, threads: 3, ..FileOptions::default() }
+}
+
+/// Opens what is there.
+fn existing(backend: Backend) -> FileOptions {
+    FileOptions { create: false, ..create(backend) }
+}
+
+/// Opens what is there to read it.
+fn reading(backend: Backend) -> FileOptions {
+    FileOptions { read_only: true, ..existing(backend) }
+}
+
+/// Makes of each function a test of each back end.
+macro_rules! on_both_back_ends {
+    ($($promise:ident)*) => {
+        on_back_end!(uring, Uring, $($promise)*);
+        on_back_end!(threads, Threads, $($promise)*);
+    };
+}
+
+macro_rules! on_back_end {
+    ($module:ident, $backend:ident, $($promise:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $promise() {
+                    super::$promise(super::Backend::$backend);
+                }
+            )*
+        }
+    };
+}
+
+on_both_back_ends! {
+    reads_see_what_was_written_and_so_does_the_kernel
+    scattered_frames_go_to_and_come_from_neighbouring_sectors
+    behind_the_end_of_a_regular_file_are_zeros
+    the_size_is_what_was_set
+    a_fua_write_is_done_as_one
+    a_discard_makes_a_hole_and_keeps_the_size
+    zeros_are_written_and_grow_the_file_as_a_write_does
+    a_device_opened_to_read_refuses_what_writes
+    a_file_has_one_writer_or_any_number_of_readers
+    every_path_to_a_file_has_its_identity
+    what_is_no_disk_is_refused_with_a_clear_line
+    many_threads_submit_ten_thousand_bios_and_each_ends_once
+    dropping_the_device_finishes_what_it_took
+    an_image_behind_a_loop_device_is_refused
+    a_mounted_image_and_its_loop_device_are_refused
+    a_block_device_is_opened_alone_and_has_its_queues_limits
+    flushes_and_fua_writes_make_the_device_flush_and_plain_writes_do_not
+    a_block_device_of_no_bytes_is_refused
+}
 
 /// Held while a program is started, and by tests that see a lock go with its file: until the
 /// program runs, it has a copy of every open file of this process, and the locks with them.
@@ -45,12 +90,11 @@ fn why_not(path: impl AsRef<Path>, options: &FileOptions) -> String {
     FileDevice::open(path, options).expect_err("a file that cannot be opened").to_string()
 }
 
-#[test]
-fn reads_see_what_was_written_and_so_does_the_kernel() {
+fn reads_see_what_was_written_and_so_does_the_kernel(backend: Backend) {
     for direct in [true, false] {
         let (_folder, image) = folder();
         let arena = arena(64);
-        let device = open(&image, &FileOptions { direct, ..CREATE });
+        let device = open(&image, &FileOptions { direct, ..create(backend) });
         write(&device, &arena, 16, 7, 40 * 4096);
         write(&device, &arena, 24, 8, 4096);
         submit_and_wait(&device, Bio::flush()).expect("a flush that works");
@@ -61,11 +105,10 @@ fn reads_see_what_was_written_and_so_does_the_kernel() {
     }
 }
 
-#[test]
-fn scattered_frames_go_to_and_come_from_neighbouring_sectors() {
+fn scattered_frames_go_to_and_come_from_neighbouring_sectors(backend: Backend) {
     let (_folder, image) = folder();
     let arena = arena(16);
-    let device = open(&image, &CREATE);
+    let device = open(&image, &create(backend));
     let frames = crate::test_support::frames(&arena, 8, 0);
     let mut bio = Bio::write(&arena, Sector(0), BioFlags::default());
     for (byte, index) in (1..).zip([6, 2, 4, 0]) {
@@ -79,13 +122,12 @@ fn scattered_frames_go_to_and_come_from_neighbouring_sectors() {
     assert!(read(&device, &arena, 0, 16384) == expected);
 }
 
-#[test]
-fn behind_the_end_of_a_regular_file_are_zeros() {
+fn behind_the_end_of_a_regular_file_are_zeros(backend: Backend) {
     for direct in [true, false] {
         for len in [0, 700, 4096, 5000] {
             let (_folder, image) = file_of(&vec![9; len]);
             let arena = arena(8);
-            let device = open(&image, &FileOptions { direct, ..READ });
+            let device = open(&image, &FileOptions { direct, ..reading(backend) });
             let expected = [vec![9; len], vec![0; 12288 - len]].concat();
             assert!(read(&device, &arena, 0, 12288) == expected, "direct: {direct}, {len} bytes");
             assert!(read(&device, &arena, 800, 8192) == [0; 8192]);
@@ -93,64 +135,42 @@ fn behind_the_end_of_a_regular_file_are_zeros() {
     }
 }
 
-#[test]
-fn a_transfer_goes_on_where_it_stopped_inside_of_a_vector() {
-    let arena = arena(8);
-    let bio = write_of(&arena, 0, 1, 3 * 4096);
-    let mut memory = iovecs::IoVecs::of(&bio);
-    let lens = |memory: &iovecs::IoVecs| memory.rest().iter().map(|vec| vec.iov_len).sum();
-    let whole: usize = lens(&memory);
-    assert_eq!(whole, 3 * 4096);
-    let start = memory.rest()[0].iov_base;
-    memory.advance(5000);
-    let left: usize = lens(&memory);
-    assert_eq!(left, 3 * 4096 - 5000);
-    assert_eq!(memory.rest()[0].iov_base, start.wrapping_byte_add(5000));
-    memory.advance(3 * 4096 - 5000);
-    assert!(memory.rest().is_empty());
-}
-
-#[test]
-fn the_size_is_what_was_set() {
+fn the_size_is_what_was_set(backend: Backend) {
     let (_folder, image) = file_of(&[1; 4096]);
-    let device = open(&image, &OPEN);
+    let device = open(&image, &existing(backend));
     assert_eq!((device.set_len(700), device.len()), (Ok(()), Ok(700)));
     assert_eq!((device.set_len(9000), device.len()), (Ok(()), Ok(9000)));
     assert_eq!(std::fs::read(&image).expect("a file")[699..701], [1, 0]);
     assert_eq!(device.is_empty(), Ok(false));
 }
 
-#[test]
-fn a_fua_write_is_done_as_one() {
+fn a_fua_write_is_done_as_one(backend: Backend) {
     let (_folder, image) = folder();
-    let (arena, device) = (arena(4), open(&image, &CREATE));
+    let (arena, device) = (arena(4), open(&image, &create(backend)));
     let fua = BioFlags { fua: true, ..BioFlags::default() };
     assert_eq!(submit_and_wait(&device, flagged_write_of(&arena, 8, 3, 4096, fua)), Ok(()));
     assert!(std::fs::read(&image).expect("a file")[4096..] == [3; 4096]);
 }
 
-#[test]
-fn a_discard_makes_a_hole_and_keeps_the_size() {
+fn a_discard_makes_a_hole_and_keeps_the_size(backend: Backend) {
     let (_folder, image) = file_of(&[5; 16384]);
-    let device = open(&image, &OPEN);
+    let device = open(&image, &existing(backend));
     assert_eq!(submit_and_wait(&device, Bio::discard(Sector(8), 1 << 20)), Ok(()));
     let expected = [[5; 4096], [0; 4096], [0; 4096], [0; 4096]].concat();
     assert!(std::fs::read(&image).expect("a file") == expected);
 }
 
-#[test]
-fn zeros_are_written_and_grow_the_file_as_a_write_does() {
+fn zeros_are_written_and_grow_the_file_as_a_write_does(backend: Backend) {
     let (_folder, image) = file_of(&[5; 8192]);
-    let device = open(&image, &OPEN);
+    let device = open(&image, &existing(backend));
     assert_eq!(submit_and_wait(&device, Bio::write_zeroes(Sector(8), 200 << 10)), Ok(()));
     let expected = [vec![5; 4096], vec![0; 200 << 10]].concat();
     assert!(std::fs::read(&image).expect("a file") == expected);
 }
 
-#[test]
-fn a_device_opened_to_read_refuses_what_writes() {
+fn a_device_opened_to_read_refuses_what_writes(backend: Backend) {
     let (_folder, image) = file_of(&[5; 4096]);
-    let (arena, device) = (arena(4), open(&image, &READ));
+    let (arena, device) = (arena(4), open(&image, &reading(backend)));
     for bio in [write_of(&arena, 0, 1, 4096), Bio::discard(Sector(0), 4096)] {
         assert_eq!(submit_and_wait(&device, bio), Err(Errno::ROFS));
     }
@@ -159,33 +179,33 @@ fn a_device_opened_to_read_refuses_what_writes() {
     assert!(read(&device, &arena, 0, 4096) == [5; 4096]);
 }
 
-#[test]
-fn a_file_has_one_writer_or_any_number_of_readers() {
+fn a_file_has_one_writer_or_any_number_of_readers(backend: Backend) {
     let _starting = STARTING.lock();
     let (_folder, image) = file_of(&[5; 4096]);
-    let writer = open(&image, &OPEN);
-    assert!(why_not(&image, &OPEN).contains("another process, which locks it"));
-    assert!(why_not(&image, &READ).contains("another process, which locks it"));
-    drop(open(&image, &FileOptions { lock: false, ..OPEN }));
-    assert!(why_not(&image, &OPEN).contains("lslocks"), "closing another opening frees nothing");
+    let writer = open(&image, &existing(backend));
+    assert!(why_not(&image, &existing(backend)).contains("another process, which locks it"));
+    assert!(why_not(&image, &reading(backend)).contains("another process, which locks it"));
+    drop(open(&image, &FileOptions { lock: false, ..existing(backend) }));
+    assert!(
+        why_not(&image, &existing(backend)).contains("lslocks"),
+        "closing another opening frees nothing"
+    );
     drop(writer);
-    let (_one, _two) = (open(&image, &READ), open(&image, &READ));
-    assert!(why_not(&image, &OPEN).contains("another process, which locks it"));
+    let (_one, _two) = (open(&image, &reading(backend)), open(&image, &reading(backend)));
+    assert!(why_not(&image, &existing(backend)).contains("another process, which locks it"));
 }
 
-#[test]
-fn every_path_to_a_file_has_its_identity() {
+fn every_path_to_a_file_has_its_identity(backend: Backend) {
     let (folder, image) = file_of(&[5; 4096]);
     let other = folder.path().join("link");
     std::fs::hard_link(&image, &other).expect("a link");
-    let (one, two) = (open(&image, &READ), open(&other, &READ));
+    let (one, two) = (open(&image, &reading(backend)), open(&other, &reading(backend)));
     assert_eq!(one.identity(), two.identity());
     let (_folder, image) = file_of(&[5; 4096]);
-    assert_ne!(open(&image, &READ).identity(), one.identity());
+    assert_ne!(open(&image, &reading(backend)).identity(), one.identity());
 }
 
-#[test]
-fn what_is_no_disk_is_refused_with_a_clear_line() {
+fn what_is_no_disk_is_refused_with_a_clear_line(backend: Backend) {
     let (folder, image) = folder();
     let path = folder.path();
     let is = |message: String, path: &Path, words: &str| {
@@ -193,25 +213,31 @@ fn what_is_no_disk_is_refused_with_a_clear_line() {
         assert!(message.contains(words), "{message}");
         assert!(!message.contains('\n'), "{message}");
     };
-    assert_eq!(why_not("", &OPEN), "the path is empty: name a disk image or a block device");
-    is(why_not(&image, &OPEN), &image, "no such file");
-    is(why_not(path, &OPEN), path, "is a directory");
-    is(why_not("/dev/null", &OPEN), Path::new("/dev/null"), "neither a regular file nor");
+    assert_eq!(
+        why_not("", &existing(backend)),
+        "the path is empty: name a disk image or a block device"
+    );
+    is(why_not(&image, &existing(backend)), &image, "no such file");
+    is(why_not(path, &existing(backend)), path, "is a directory");
+    is(
+        why_not("/dev/null", &existing(backend)),
+        Path::new("/dev/null"),
+        "neither a regular file nor",
+    );
     let beneath = path.join("none/disk.img");
-    is(why_not(&beneath, &CREATE), &beneath, "no such file");
-    is(why_not("/proc/version", &READ), Path::new("/proc/version"), "`direct: false`");
+    is(why_not(&beneath, &create(backend)), &beneath, "no such file");
+    is(why_not("/proc/version", &reading(backend)), Path::new("/proc/version"), "`direct: false`");
     let denied = open::refused(&image, "open", Errno::ACCESS).to_string();
     is(denied, &image, "permission denied");
     is(open::refused(&image, "open", Errno::ROFS).to_string(), &image, "open it read-only");
 }
 
-#[test]
-fn many_threads_submit_ten_thousand_bios_and_each_ends_once() {
+fn many_threads_submit_ten_thousand_bios_and_each_ends_once(backend: Backend) {
     const THREADS: u64 = 4;
     const BIOS: u64 = 2500;
     const DEPTH: usize = 32;
     let (_folder, image) = folder();
-    let device = Arc::new(open(&image, &CREATE));
+    let device = Arc::new(open(&image, &create(backend)));
     let threads: Vec<_> = (0..THREADS)
         .map(|own| {
             let device = Arc::clone(&device);
@@ -263,18 +289,17 @@ fn many_threads_submit_ten_thousand_bios_and_each_ends_once() {
     }
 }
 
-#[test]
-fn dropping_the_device_finishes_what_it_took() {
+fn dropping_the_device_finishes_what_it_took(backend: Backend) {
     let _starting = STARTING.lock();
     let (_folder, image) = folder();
-    let (arena, device, results) = (arena(256), open(&image, &CREATE), Results::default());
+    let (arena, device, results) = (arena(256), open(&image, &create(backend)), Results::default());
     for sector in 0..200 {
         device.submit(results.of(write_of(&arena, 8 * sector, 1, 4096))).expect("it is taken");
     }
     drop(device);
     assert_eq!(results.so_far(), vec![Ok(()); 200]);
     assert!(std::fs::read(&image).expect("a file") == vec![1; 200 * 4096]);
-    drop(open(&image, &OPEN));
+    drop(open(&image, &existing(backend)));
 }
 
 /// Runs a program of `package`, and gives back what it printed.
@@ -316,24 +341,22 @@ impl Drop for Mounted {
     }
 }
 
-#[test]
-fn an_image_behind_a_loop_device_is_refused() {
+fn an_image_behind_a_loop_device_is_refused(backend: Backend) {
     let (folder, image) = file_of(&[5; 1 << 20]);
     let other = folder.path().join("link");
     std::fs::hard_link(&image, &other).expect("a link");
     let device = Loop::of(&image);
     for path in [&image, &other] {
-        let message = why_not(path, &READ);
+        let message = why_not(path, &reading(backend));
         assert!(message.contains(&format!("loop device {}", device.0)), "{message}");
         assert!(message.contains("losetup --detach"), "{message}");
     }
-    drop(open(&image, &FileOptions { lock: false, ..READ }));
+    drop(open(&image, &FileOptions { lock: false, ..reading(backend) }));
     drop(device);
-    drop(open(&image, &OPEN));
+    drop(open(&image, &existing(backend)));
 }
 
-#[test]
-fn a_mounted_image_and_its_loop_device_are_refused() {
+fn a_mounted_image_and_its_loop_device_are_refused(backend: Backend) {
     let (folder, image) = file_of(&[0; 1 << 20]);
     let path = image.to_str().expect("a path of letters");
     let _made = run("e2fsprogs", "mke2fs", &["-q", "-F", path]);
@@ -343,24 +366,31 @@ fn a_mounted_image_and_its_loop_device_are_refused() {
     let _output = run("mount", "mount", &[&device.0, point.to_str().expect("letters")]);
     let mounted = Mounted(point.clone());
     let words = format!("mounted at {}: umount", point.display());
-    assert!(why_not(&image, &OPEN).contains(&words), "{}", why_not(&image, &OPEN));
+    assert!(
+        why_not(&image, &existing(backend)).contains(&words),
+        "{}",
+        why_not(&image, &existing(backend))
+    );
     let words = format!("a mount at {}", point.display());
-    assert!(why_not(&device.0, &OPEN).contains(&words), "{}", why_not(&device.0, &OPEN));
+    assert!(
+        why_not(&device.0, &existing(backend)).contains(&words),
+        "{}",
+        why_not(&device.0, &existing(backend))
+    );
     drop(mounted);
 }
 
-#[test]
-fn a_block_device_is_opened_alone_and_has_its_queues_limits() {
+fn a_block_device_is_opened_alone_and_has_its_queues_limits(backend: Backend) {
     let (_folder, image) = file_of(&[5; 1 << 20]);
     let arena = arena(8);
     let behind = Loop::of(&image);
-    let device = open(Path::new(&behind.0), &OPEN);
+    let device = open(Path::new(&behind.0), &existing(backend));
     let limits = device.limits();
     assert_eq!(limits.capacity, Some(1 << 20));
     let queue = Path::new("/sys/block").join(&behind.0["/dev/".len()..]).join("queue");
     let told = |name| std::fs::read_to_string(queue.join(name)).expect("the kernel's word");
     assert_eq!(told("max_segments").trim(), limits.segments_max.to_string());
-    let message = why_not(&behind.0, &OPEN);
+    let message = why_not(&behind.0, &existing(backend));
     assert!(message.contains("in use by the kernel or another program"), "{message}");
 
     write(&device, &arena, 8, 7, 8192);
@@ -376,12 +406,11 @@ fn a_block_device_is_opened_alone_and_has_its_queues_limits() {
     assert_eq!(device.len(), Ok(1 << 20));
 }
 
-#[test]
-fn flushes_and_fua_writes_make_the_device_flush_and_plain_writes_do_not() {
+fn flushes_and_fua_writes_make_the_device_flush_and_plain_writes_do_not(backend: Backend) {
     let (_folder, image) = file_of(&[5; 1 << 20]);
     let arena = arena(8);
     let behind = Loop::of(&image);
-    let device = open(Path::new(&behind.0), &OPEN);
+    let device = open(Path::new(&behind.0), &existing(backend));
     let stat = Path::new("/sys/block").join(&behind.0["/dev/".len()..]).join("stat");
     let flushes = || {
         let stat = std::fs::read_to_string(&stat).expect("the kernel's counts");
@@ -398,10 +427,9 @@ fn flushes_and_fua_writes_make_the_device_flush_and_plain_writes_do_not() {
     assert!(flushes() > before + 1, "a device without FUA flushes instead, once or twice");
 }
 
-#[test]
-fn a_block_device_of_no_bytes_is_refused() {
+fn a_block_device_of_no_bytes_is_refused(backend: Backend) {
     let (_folder, image) = file_of(&[]);
     let empty = Loop::of(&image);
-    let message = why_not(&empty.0, &OPEN);
+    let message = why_not(&empty.0, &existing(backend));
     assert!(message.contains("its size is zero"), "{message}");
 }

@@ -67,7 +67,7 @@ impl Step {
 /// # Invariants
 ///
 /// 1. `memory` covers frames that `bio` pins, or static zeros. The bio is ended by
-///    [`complete`](Self::complete) or by drop, and by nothing else.
+///    [`complete`](Self::complete), [`abandon`](Self::abandon) or drop, and by nothing else.
 pub(super) struct Transfer {
     bio: Bio,
     memory: IoVecs,
@@ -132,6 +132,16 @@ impl Transfer {
     /// Ends the bio.
     pub(super) fn complete(self, result: Result<(), Errno>) {
         self.bio.complete(result);
+    }
+
+    /// Ends the bio with `error`. What the kernel may still use of its memory is nobody else's
+    /// for ever after.
+    pub(super) fn abandon(self, error: Errno) {
+        if !self.bio.vecs().is_empty() {
+            std::mem::forget(self.bio.head(self.bio.bytes()));
+        }
+        std::mem::forget(self.memory);
+        self.bio.complete(Err(error));
     }
 
     /// True when it is over.
