@@ -102,3 +102,6 @@ fn why_denied(error: &io::Error) -> &'static str {
         _ => "the kernel refuses it",
     }
 }
+
+#[cfg(test)]
+mod tests;

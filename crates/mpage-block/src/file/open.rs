@@ -34,7 +34,8 @@ pub struct FileOptions {
     pub keep_room: bool,
     /// Who does the I/O.
     pub backend: Backend,
-    /// Threads of a back end of threads; at least 1. Eight times as many bios are in flight at most.
+    /// Threads of a back end of threads; at least 1. Eight times as many bios are worth having in
+    /// flight.
     pub threads: usize,
     /// Takes the image for this process: refuses one that another process, the kernel's loop
     /// driver or a mount has, and keeps others from opening it so.

@@ -52,6 +52,9 @@ const FILE: types::Fixed = types::Fixed(0);
 /// What the answers of the wake-up are marked with; those of a bio with the number of its slot.
 const WAKE: u64 = u64::MAX;
 
+/// What the word is marked with that no request has the file any more.
+const FILE_FREE: u64 = u64::MAX - 1;
+
 /// The bios that wait for a slot.
 #[derive(Default)]
 struct Waiting {
@@ -147,8 +150,35 @@ fn set_up(target: &Target, slots: usize) -> io::Result<IoUring> {
         .setup_submit_all()
         .setup_r_disabled()
         .build(entries)?;
-    ring.submitter().register_files(&[target.fd.as_raw_fd()])?;
+    register_file(&ring, target)?;
     Ok(ring)
+}
+
+/// Puts the file into the ring's table, and asks for the word `FILE_FREE` once it is out of it and
+/// of all requests. Linux: `IORING_REGISTER_FILES2`, io_uring_register(2).
+fn register_file(ring: &IoUring, target: &Target) -> io::Result<()> {
+    #[repr(C)]
+    struct Register {
+        files: u32,
+        flags: u32,
+        reserved: u64,
+        data: *const i32,
+        tags: *const u64,
+    }
+    const REGISTER_FILES2: u32 = 13;
+    let (file, tag) = (target.fd.as_raw_fd(), FILE_FREE);
+    let register = Register { files: 1, flags: 0, reserved: 0, data: &file, tags: &tag };
+    // SAFETY: the kernel reads one file and one tag, which live until the call returns.
+    let registered = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring.as_raw_fd(),
+            REGISTER_FILES2,
+            &raw const register,
+            size_of::<Register>(),
+        )
+    };
+    if registered == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A transfer that the kernel has.
@@ -166,6 +196,8 @@ struct Issuer {
     slots: Vec<Option<InFlight>>,
     /// Slots that hold nothing.
     free: Vec<usize>,
+    /// No request has the file.
+    file_free: bool,
     /// The first panic of a completion: the others have a right to their results.
     panic: Option<Box<dyn Any + Send>>,
 }
@@ -178,6 +210,7 @@ impl Issuer {
             shared,
             slots: (0..slots).map(|_| None).collect(),
             free: (0..slots).collect(),
+            file_free: false,
             panic: None,
         }
     }
@@ -205,8 +238,19 @@ impl Issuer {
             self.enter()?;
             self.take_answers();
         }
-        // The kernel takes a ring down behind our back: the file's lock must not wait for that.
-        self.ring.submitter().unregister_files()
+        self.free_file()
+    }
+
+    /// Waits until no request has the file. One that has been answered may have it yet, and a ring
+    /// is taken down behind our back: the lock on the file would outlive the device.
+    fn free_file(&mut self) -> io::Result<()> {
+        let none = -1;
+        let _one: usize = self.ring.submitter().register_files_update(0, &[none])?;
+        while !self.file_free {
+            self.enter()?;
+            self.take_answers();
+        }
+        Ok(())
     }
 
     /// Gives waiting bios to free slots. False when all is over.
@@ -274,13 +318,14 @@ impl Issuer {
     fn take_answers(&mut self) {
         loop {
             let Some(answer) = self.ring.completion().next() else { return };
-            if answer.user_data() == WAKE {
-                if !cqueue::more(answer.flags()) {
-                    self.listen();
+            match answer.user_data() {
+                WAKE if cqueue::more(answer.flags()) => {}
+                WAKE => self.listen(),
+                FILE_FREE => self.file_free = true,
+                slot => {
+                    let slot = usize::try_from(slot).expect("the number of a slot");
+                    self.answered(slot, answer.result());
                 }
-            } else {
-                let slot = usize::try_from(answer.user_data()).expect("the number of a slot");
-                self.answered(slot, answer.result());
             }
         }
     }

@@ -2,10 +2,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use mpage_locks::{Condvar, Mutex, thread};
+use mpage_mem::Arena;
 use tempfile::TempDir;
 
 use super::*;
-use crate::test_support::{Results, arena, flagged_write_of, read, write, write_of};
+use crate::test_support::{Door, Results, arena, flagged_write_of, read, read_of, write, write_of};
 use crate::{BioFlags, Sector, submit_and_wait};
 
 /// Makes the file when it is not there.
@@ -63,7 +64,16 @@ on_both_back_ends! {
     a_block_device_is_opened_alone_and_has_its_queues_limits
     flushes_and_fua_writes_make_the_device_flush_and_plain_writes_do_not
     a_block_device_of_no_bytes_is_refused
+    a_completion_may_submit_more_than_the_device_has_places_for
+    the_last_reference_may_go_in_a_completion
+    a_device_that_was_dropped_has_left_nothing_behind
+    a_full_file_system_is_told_of_and_what_fitted_is_written
+    an_error_of_the_medium_is_the_bios_result
+    zeros_are_written_where_the_file_system_has_no_call_for_it
 }
+
+/// How many bios ended, and who waits for it.
+type Count = Arc<(Mutex<u64>, Condvar)>;
 
 /// Held while a program is started, and by tests that see a lock go with its file: until the
 /// program runs, it has a copy of every open file of this process, and the locks with them.
@@ -432,4 +442,111 @@ fn a_block_device_of_no_bytes_is_refused(backend: Backend) {
     let empty = Loop::of(&image);
     let message = why_not(&empty.0, &existing(backend));
     assert!(message.contains("its size is zero"), "{message}");
+}
+
+fn a_completion_may_submit_more_than_the_device_has_places_for(backend: Backend) {
+    const CHAINS: u64 = 100;
+    const LINKS: u64 = 20;
+    /// Writes page after page of a chain, each from the completion of the one before.
+    fn go_on(device: &Arc<FileDevice>, arena: &Arc<Arena>, chain: u64, link: u64, done: &Count) {
+        let mut bio = write_of(arena, 8 * (chain * LINKS + link), 1, 4096);
+        let again = (Arc::clone(device), Arc::clone(arena), Arc::clone(done));
+        bio.on_completion(move |result| {
+            assert_eq!(result, Ok(()));
+            let (device, arena, done) = &again;
+            if link + 1 < LINKS {
+                go_on(device, arena, chain, link + 1, done);
+            }
+            *done.0.lock() += 1;
+            done.1.notify_all();
+        });
+        device.submit(bio).expect("it is taken");
+    }
+    let (_folder, image) = folder();
+    let device = Arc::new(open(&image, &create(backend)));
+    assert!(CHAINS > device.limits().queue_depth as u64);
+    let (arena, done) = (arena(256), Count::default());
+    for chain in 0..CHAINS {
+        go_on(&device, &arena, chain, 0, &done);
+    }
+    let mut count = done.0.lock();
+    while *count < CHAINS * LINKS {
+        count = done.1.wait(count);
+    }
+    drop(count);
+    let bytes = usize::try_from(CHAINS * LINKS * 4096).expect("small");
+    assert!(std::fs::read(&image).expect("a file") == vec![1; bytes]);
+}
+
+fn the_last_reference_may_go_in_a_completion(backend: Backend) {
+    let (_folder, image) = folder();
+    let (arena, device) = (arena(8), Arc::new(open(&image, &create(backend))));
+    let (alone, ended, results) = (Door::default(), Door::default(), Results::default());
+    let mut bio = write_of(&arena, 0, 1, 4096);
+    let (own, waits, told) = (Arc::clone(&device), alone.clone(), ended.clone());
+    bio.on_completion(move |result| {
+        waits.pass();
+        drop(own);
+        assert_eq!(result, Ok(()));
+        told.open();
+    });
+    device.submit(bio).expect("it is taken");
+    device.submit(results.of(write_of(&arena, 8, 2, 4096))).expect("it is taken");
+    drop(device);
+    alone.open();
+    ended.pass();
+}
+
+fn a_device_that_was_dropped_has_left_nothing_behind(backend: Backend) {
+    let _starting = STARTING.lock();
+    let (_folder, image) = file_of(&[5; 4096]);
+    for _ in 0..100 {
+        // Fails when the one before is not closed: it has the lock.
+        let device = open(&image, &existing(backend));
+        let target = Arc::downgrade(&device.target);
+        assert_eq!(submit_and_wait(&device, Bio::flush()), Ok(()));
+        drop(device);
+        assert!(target.upgrade().is_none(), "no thread has it");
+    }
+}
+
+fn a_full_file_system_is_told_of_and_what_fitted_is_written(backend: Backend) {
+    let (folder, _) = folder();
+    let point = folder.path();
+    let small = ["-t", "tmpfs", "-o", "size=64k", "none", point.to_str().expect("letters")];
+    let _output = run("mount", "mount", &small);
+    let _mounted = Mounted(point.into());
+    let options = FileOptions { direct: false, ..create(backend) };
+    let (arena, device) = (arena(64), open(&point.join("disk.img"), &options));
+    let too_much = write_of(&arena, 0, 7, 128 << 10);
+    assert_eq!(submit_and_wait(&device, too_much), Err(Errno::NOSPC));
+    assert_eq!(submit_and_wait(&device, write_of(&arena, 8, 8, 4096)), Ok(()));
+    let expected = [vec![7; 4096], vec![8; 4096], vec![7; 56 << 10]].concat();
+    assert!(read(&device, &arena, 0, 64 << 10) == expected);
+    let too_much = Bio::write_zeroes(Sector(0), 1 << 20);
+    assert_eq!(submit_and_wait(&device, too_much), Err(Errno::NOSPC));
+}
+
+fn an_error_of_the_medium_is_the_bios_result(backend: Backend) {
+    let (_folder, image) = file_of(&[5; 1 << 20]);
+    let behind = Loop::of(&image);
+    let (arena, device) = (arena(8), open(Path::new(&behind.0), &existing(backend)));
+    let medium = std::fs::OpenOptions::new().write(true).open(&image).expect("a file");
+    medium.set_len(4096).expect("a shorter file");
+    let (bio, frames) = read_of(&arena, 1024, 8192);
+    assert_eq!(submit_and_wait(&device, bio), Err(Errno::IO));
+    assert!(frames.iter().all(|frame| arena.unpin(*frame)), "the bio has let go");
+    assert!(read(&device, &arena, 0, 4096) == [5; 4096]);
+}
+
+fn zeros_are_written_where_the_file_system_has_no_call_for_it(backend: Backend) {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let memory = std::fs::File::from(rustix::fs::memfd_create("disk", flags).expect("a file"));
+    std::os::unix::fs::FileExt::write_all_at(&memory, &[5; 8192], 0).expect("memory");
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memory));
+    let (arena, options) = (arena(64), FileOptions { direct: false, ..existing(backend) });
+    let device = open(Path::new(&path), &options);
+    assert_eq!(submit_and_wait(&device, Bio::write_zeroes(Sector(8), 200 << 10)), Ok(()));
+    let expected = [vec![5; 4096], vec![0; 200 << 10]].concat();
+    assert!(read(&device, &arena, 0, 204 << 10) == expected);
 }
