@@ -113,6 +113,8 @@ pub use fsync::RangeSteps;
 pub use get_block::{Extent, GetBlock, MapRequest, OneBlock, Place, Purpose, SyncKind};
 pub use identity::Identity;
 pub use mpage::{generic_writepages, mpage_writepages};
+#[cfg(not(any(mpage_loom, mpage_shuttle)))]
+pub use mpage_block::Backend;
 pub use mpage_block::Span;
 pub use pinned_page::{PinnedPage, WriteGuard};
 pub use stats::StatsSnapshot;

@@ -10,6 +10,7 @@
 //! Who makes the calls, and on which thread, is not its business: [`Transfer::next`] says what to
 //! ask of the kernel, [`Transfer::ended`] is told the answer.
 
+use mpage_locks::Mutex;
 use rustix::fs::FallocateFlags;
 
 use super::iovecs::IoVecs;
@@ -61,6 +62,9 @@ impl Step {
         })
     }
 }
+
+/// Bios that pin the memory of those that were abandoned, for ever.
+static LOST: Mutex<Vec<Bio>> = Mutex::new(Vec::new());
 
 /// A bio and how much of it is done.
 ///
@@ -134,13 +138,14 @@ impl Transfer {
         self.bio.complete(result);
     }
 
-    /// Ends the bio with `error`. What the kernel may still use of its memory is nobody else's
-    /// for ever after.
+    /// Ends the bio with `error` while the kernel may still use its memory, which from then on is
+    /// nobody else's.
+    ///
+    /// The vectors themselves go: the kernel has copied those it took (`IORING_FEAT_SUBMIT_STABLE`).
     pub(super) fn abandon(self, error: Errno) {
         if !self.bio.vecs().is_empty() {
-            std::mem::forget(self.bio.head(self.bio.bytes()));
+            LOST.lock().push(self.bio.head(self.bio.bytes()));
         }
-        std::mem::forget(self.memory);
         self.bio.complete(Err(error));
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use mpage_block::{BlockDevice, Errno, FileDevice, FileOptions};
+use mpage_block::{Backend, BlockDevice, Errno, FileDevice, FileOptions};
 use mpage_locks::Mutex;
 
 use super::PageCache;
@@ -33,11 +33,20 @@ pub struct OpenOptions {
     /// Get room for all of a regular file at once, and give none of it back, so that no write
     /// inside it meets a full file system. Default: false.
     pub keep_room: bool,
+    /// Who does the I/O. Default: io_uring where it is to be had, else threads.
+    pub backend: Backend,
 }
 
 impl Default for OpenOptions {
     fn default() -> OpenOptions {
-        OpenOptions { write: true, create: true, direct: true, image: false, keep_room: false }
+        OpenOptions {
+            write: true,
+            create: true,
+            direct: true,
+            image: false,
+            keep_room: false,
+            backend: Backend::Auto,
+        }
     }
 }
 
@@ -60,6 +69,7 @@ impl PageCache {
             create: options.create && options.write,
             direct: options.direct,
             keep_room: options.keep_room,
+            backend: options.backend,
             ..FileOptions::default()
         };
         let opened = FileDevice::open(path, &file_options).map_err(open_error)?;

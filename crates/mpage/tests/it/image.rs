@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use mpage::{CachedFile, ErrorKind, OpenOptions, PageCache};
+use mpage::{Backend, CachedFile, ErrorKind, OpenOptions, PageCache};
 use mpage_block::wrap::DeviceOp;
 use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions, Span};
 use std::sync::Arc;
@@ -12,8 +12,14 @@ use tempfile::TempDir;
 use crate::rig::{Rig, options, pattern};
 use crate::stack::{Stack, errno, is_clean};
 
-const IMAGE: OpenOptions =
-    OpenOptions { write: true, create: false, direct: true, image: true, keep_room: false };
+const IMAGE: OpenOptions = OpenOptions {
+    write: true,
+    create: false,
+    direct: true,
+    image: true,
+    keep_room: false,
+    backend: Backend::Auto,
+};
 const MIB: u64 = 1 << 20;
 
 /// An image of `bytes` bytes, all hole, opened with `options`.
