@@ -71,6 +71,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         let Work { name, depth, .. } = work;
         println!("| {name} | {depth} | {uring} | {threads} | {ratio:.2} | {processor:.2} |");
     }
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (side, device) in [&uring, &threads].into_iter().enumerate() {
+            times[side].push(bench.time_beside_us(device)?);
+        }
+    }
+    let ratios = times[0].iter().zip(&times[1]).map(|(uring, threads)| uring / threads);
+    let ratio = median(ratios.collect());
+    let [uring, threads] = times.map(spread);
+    let name = "read 4 KiB, behind 64 background writes of 1 MiB";
+    println!("| {name} | 1 | {uring} | {threads} | {ratio:.2} | |");
     Ok(())
 }
 
@@ -128,21 +139,42 @@ impl Bench {
             random ^= random >> 7;
             random ^= random << 17;
             let slot = if work.random { random } else { number } % slots;
-            let mut bio = self.bio(device, work, number, slot);
-            let ended = Arc::clone(&self.ended);
-            bio.on_completion(move |result| {
-                let mut count = ended.0.lock();
-                count.bios += 1;
-                count.error = count.error.or(result.err());
-                drop(count);
-                ended.1.notify_one();
-            });
-            device.submit(bio)?;
+            self.submit(device, self.bio(device, work, number, slot))?;
         }
         self.wait_for(work.bios)?;
         let time_ns = clock::now_ns() - began_ns;
         submit_and_wait(device, Bio::flush())?;
         Ok(time_ns as f64 / 1e3 / work.bios as f64)
+    }
+
+    /// The time of a read that is submitted when many background writes have been.
+    fn time_beside_us(&self, device: &FileDevice) -> Result<f64, Box<dyn Error>> {
+        const WRITES: u64 = 64;
+        *self.ended.0.lock() = Ended::default();
+        let [read, .., write] = &WORKS;
+        for number in 0..WRITES {
+            let mut bio = self.bio(device, write, number, number);
+            bio.set_flags(BioFlags { background: true, ..BioFlags::default() });
+            self.submit(device, bio)?;
+        }
+        let began_ns = clock::now_ns();
+        submit_and_wait(device, self.bio(device, read, 0, SIZE / read.bytes as u64 - 1))?;
+        let time_ns = clock::now_ns() - began_ns;
+        self.wait_for(WRITES)?;
+        Ok(time_ns as f64 / 1e3)
+    }
+
+    /// Gives `bio` to `device`, and counts it when it has ended.
+    fn submit(&self, device: &FileDevice, mut bio: Bio) -> Result<(), Box<dyn Error>> {
+        let ended = Arc::clone(&self.ended);
+        bio.on_completion(move |result| {
+            let mut count = ended.0.lock();
+            count.bios += 1;
+            count.error = count.error.or(result.err());
+            drop(count);
+            ended.1.notify_one();
+        });
+        Ok(device.submit(bio)?)
     }
 
     fn bio(&self, device: &FileDevice, work: &Work, number: u64, slot: u64) -> Bio {

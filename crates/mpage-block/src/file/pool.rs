@@ -21,7 +21,7 @@ impl Shared {
     fn next(&self) -> Option<Bio> {
         let mut queue = self.queue.lock();
         loop {
-            if let Some(bio) = queue.take() {
+            if let Some(bio) = queue.take(false) {
                 return Some(bio);
             }
             if queue.is_closed() {

@@ -47,12 +47,15 @@ impl Queue {
         self.classes[Class::of(&bio) as usize].push_back(bio);
     }
 
-    /// The next bio to serve.
-    pub(super) fn take(&mut self) -> Option<Bio> {
-        let waits = |class: &usize| !self.classes[*class].is_empty();
+    /// The next bio to serve: when the device is `crowded`, no background one before its turn.
+    pub(super) fn take(&mut self, crowded: bool) -> Option<Bio> {
         let starved = |class: &usize| self.passed[*class] >= PASSED_MAX;
-        let first = (0..CLASSES).find(waits)?;
-        let class = (0..CLASSES).rev().filter(waits).find(starved).unwrap_or(first);
+        let may_go = |class: &usize| {
+            let held = crowded && *class == Class::Background as usize && !starved(class);
+            !self.classes[*class].is_empty() && !held
+        };
+        let first = (0..CLASSES).find(may_go)?;
+        let class = (0..CLASSES).rev().filter(may_go).find(starved).unwrap_or(first);
         for other in (0..CLASSES).filter(|other| *other > class) {
             if !self.classes[other].is_empty() {
                 self.passed[other] += 1;

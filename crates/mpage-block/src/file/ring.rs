@@ -18,9 +18,9 @@
 //!    them until the kernel's answer is taken, or for ever.
 //! 2. There are entries in the ring for every slot and for the wake-up; so a push never finds it
 //!    full, and the queue of answers, twice as large, never overflows.
-//! 3. The thread says `asleep` under the lock when it found the queue empty; whoever changes the
+//! 3. The thread says `asleep` under the lock when it found no bio that may go; whoever changes the
 //!    queue afterwards wakes it. The eventfd counts: a wake-up between the word and the wait ends
-//!    the wait. With all slots taken it looks at the queue again when a bio ends.
+//!    the wait. What is left waits for bios in flight, and is looked at when one ends.
 //! 4. Nothing unwinds past a transfer in flight.
 //!
 //! Linux: io_uring(7), io_uring_enter(2).
@@ -45,6 +45,10 @@ use crate::{Bio, Errno};
 
 /// Most bios in flight, whatever the device is said to take.
 const SLOTS_MAX: usize = 1024;
+
+/// Bios in flight from which on background ones wait: enough to keep a disk busy, few enough that
+/// an urgent one is not long behind them.
+const CROWDED: usize = 8;
 
 /// The device's file, by its place in the ring's table.
 const FILE: types::Fixed = types::Fixed(0);
@@ -87,7 +91,7 @@ impl Shared {
     fn next(&self) -> Option<Bio> {
         loop {
             let mut waiting = self.waiting.lock();
-            let bio = waiting.queue.take();
+            let bio = waiting.queue.take(false);
             if bio.is_some() || waiting.queue.is_closed() {
                 return bio;
             }
@@ -257,7 +261,8 @@ impl Issuer {
     fn fill(&mut self) -> bool {
         loop {
             let mut waiting = self.shared.waiting.lock();
-            let bio = if self.free.is_empty() { None } else { waiting.queue.take() };
+            let crowded = self.in_flight() >= CROWDED;
+            let bio = if self.free.is_empty() { None } else { waiting.queue.take(crowded) };
             let Some(bio) = bio else {
                 waiting.asleep = !self.free.is_empty();
                 return self.in_flight() > 0 || !waiting.queue.is_closed();

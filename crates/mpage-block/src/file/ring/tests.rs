@@ -1,9 +1,9 @@
 use std::fs::File;
 
 use super::*;
-use crate::Limits;
 use crate::file::{Backend, FileDevice, FileOptions, Kind};
-use crate::test_support::{Door, Results, arena, read_of, write_of};
+use crate::test_support::{Door, Results, arena, flagged_write_of, read_of, write_of};
+use crate::{BioFlags, Limits};
 
 /// A target of which a read or a write is what `fd` makes of it.
 fn target_of(fd: impl Into<OwnedFd>) -> Arc<Target> {
@@ -28,12 +28,12 @@ fn target(len: usize) -> (tempfile::NamedTempFile, Arc<Target>) {
 }
 
 /// A ring that this thread issues to, call by call.
-fn issuer(target: &Arc<Target>) -> Issuer {
-    let ring = set_up(target, 8).expect("io_uring");
+fn issuer(target: &Arc<Target>, slots: usize) -> Issuer {
+    let ring = set_up(target, slots).expect("io_uring");
     ring.submitter().register_enable_rings().expect("this thread is the issuer");
     let wake = eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd");
     let shared = Arc::new(Shared { waiting: Mutex::default(), wake });
-    Issuer::new(ring, Arc::clone(target), shared, 8)
+    Issuer::new(ring, Arc::clone(target), shared, slots)
 }
 
 fn submit_and_wait(ring: &Ring, mut bio: Bio) -> Result<(), Errno> {
@@ -59,7 +59,7 @@ fn submit_and_wait(ring: &Ring, mut bio: Bio) -> Result<(), Errno> {
 fn all_that_wait_go_to_the_kernel_in_one_call() {
     let (file, target) = target(1 << 20);
     let (arena, results) = (arena(16), Results::default());
-    let mut issuer = issuer(&target);
+    let mut issuer = issuer(&target, 8);
     for number in 0..5 {
         let bio = results.of(write_of(&arena, 8 * number, 1, 4096));
         issuer.shared.change(|queue| queue.put(bio));
@@ -82,7 +82,7 @@ fn all_that_wait_go_to_the_kernel_in_one_call() {
 fn more_bios_than_slots_wait_for_one() {
     let (_file, target) = target(1 << 20);
     let (arena, results) = (arena(16), Results::default());
-    let mut issuer = issuer(&target);
+    let mut issuer = issuer(&target, 8);
     for number in 0..12 {
         let bio = results.of(write_of(&arena, 8 * number, 1, 4096));
         issuer.shared.change(|queue| queue.put(bio));
@@ -99,9 +99,40 @@ fn more_bios_than_slots_wait_for_one() {
 }
 
 #[test]
+fn background_bios_leave_room_for_urgent_ones_and_all_get_their_turn() {
+    let (_file, target) = target(1 << 20);
+    let (arena, results) = (arena(64), Results::default());
+    let mut issuer = issuer(&target, 32);
+    let put = |issuer: &Issuer, sector: u64, background| {
+        let flags = BioFlags { background, sync: !background, fua: false };
+        let bio = results.of(flagged_write_of(&arena, 8 * sector, 1, 4096, flags));
+        issuer.shared.change(|queue| queue.put(bio));
+    };
+    for sector in 0..12 {
+        put(&issuer, sector, true);
+    }
+    assert!(issuer.fill());
+    assert_eq!(issuer.in_flight(), CROWDED);
+    put(&issuer, 12, false);
+    assert!(issuer.fill());
+    assert_eq!(issuer.in_flight(), CROWDED + 1);
+    for sector in 13..29 {
+        put(&issuer, sector, false);
+    }
+    assert!(issuer.fill());
+    assert_eq!(issuer.in_flight(), CROWDED + 17 + 1, "one was passed over often enough");
+    issuer.shared.change(Queue::close);
+    while issuer.fill() {
+        issuer.enter().expect("a ring that works");
+        issuer.take_answers();
+    }
+    assert_eq!(results.so_far(), [Ok(()); 29]);
+}
+
+#[test]
 fn a_thread_that_sleeps_is_woken_once_and_one_that_works_never() {
     let (_file, target) = target(4096);
-    let mut issuer = issuer(&target);
+    let mut issuer = issuer(&target, 8);
     let wakeups = |issuer: &Issuer| {
         let mut count = [0; 8];
         let flags = rustix::io::ReadWriteFlags::NOWAIT;
@@ -134,7 +165,7 @@ fn a_thread_that_sleeps_is_woken_once_and_one_that_works_never() {
 fn what_would_block_is_asked_once_more_of_a_thread_that_may_wait() {
     let (_file, target) = target(4096);
     let results = Results::default();
-    let mut issuer = issuer(&target);
+    let mut issuer = issuer(&target, 8);
     let flush = results.of(Bio::flush());
     issuer.shared.change(|queue| queue.put(flush));
     assert!(issuer.fill());
