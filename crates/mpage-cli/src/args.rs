@@ -1,0 +1,126 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mpage::Backend;
+
+use crate::size::Size;
+
+/// A page cache in user space, put to work on disk images.
+#[derive(Debug, Parser)]
+#[command(name = "mpage", version, about, long_about = None, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the command can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a disk image over NBD, with the cache as the disk's write-back cache
+    Serve(ServeArgs),
+    /// Print a manual page, or completions for a shell
+    #[command(hide = true)]
+    Generate {
+        /// What to print.
+        what: Generated,
+    },
+}
+
+/// What can be generated from the command line's own description.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Generated {
+    /// The manual page of `mpage serve`.
+    Man,
+    /// Completions for bash.
+    Bash,
+    /// Completions for fish.
+    Fish,
+    /// Completions for zsh.
+    Zsh,
+}
+
+const SERVE_AFTER: &str = "\
+EXAMPLES:
+    mpage serve --create 1G disk.img
+        makes an image and serves it on the Unix socket disk.img.sock
+    mpage serve --listen 127.0.0.1:10809 --memory 1G /dev/sdb
+        serves a disk over the network
+
+    nbdinfo 'nbd+unix:///?socket=disk.img.sock'
+    nbdcopy other.img 'nbd+unix:///?socket=disk.img.sock'
+    qemu-system-x86_64 -drive file='nbd+unix:///?socket=disk.img.sock',format=raw
+
+DURABILITY:
+    What a client wrote is in the cache, and on the image within about 35 s. It is durable once a
+    flush, or a write with FUA, was answered. A server that is killed (kill -9) loses what was not
+    flushed, as a disk does when the power goes. SIGTERM and Ctrl-C write everything first; the exit
+    status is 0 only if all of it is on the image. A second signal gives the rest up.
+
+MEMORY:
+    The cache stays within --memory. Requests that are being worked on need up to 32 MiB for each
+    connection besides, mostly much less, and the process itself about 16 MiB.
+
+ENVIRONMENT:
+    MPAGE_LOG    what is logged to stderr: error, warn (default), info, debug";
+
+/// Serve a disk image over NBD, with the cache as the disk's write-back cache.
+///
+/// The image is a regular file or a block device. It is opened past the kernel's page cache, for
+/// this process alone. Any NBD client can use it: nbdcopy, qemu, fio, the kernel's nbd-client.
+#[derive(Args, Debug)]
+#[command(after_long_help = SERVE_AFTER, after_help = "More, with examples: --help")]
+pub struct ServeArgs {
+    /// The disk image: a regular file or a block device
+    pub image: PathBuf,
+    /// Listen on this Unix socket [default: IMAGE.sock]
+    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
+    pub socket: Option<PathBuf>,
+    /// Listen on this TCP address. There is no encryption and no password: whoever reaches it has
+    /// the disk
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Make the image first, of this size and without any data; refuses to touch an existing file
+    #[arg(long, value_name = "SIZE", conflicts_with = "read_only")]
+    pub create: Option<Size>,
+    /// Refuse everything that writes
+    #[arg(long)]
+    pub read_only: bool,
+    /// Memory of the cache in all, like 64M or 2G
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    pub memory: Size,
+    /// What moves the image's blocks: io_uring, a pool of threads, or io_uring if the kernel lets us
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    pub device: Device,
+    /// The export's name; the empty name works always
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub export: String,
+    /// Get room for the whole image at the start and give none back, so that no write can meet a
+    /// full file system
+    #[arg(long, conflicts_with = "read_only")]
+    pub preallocate: bool,
+}
+
+/// What moves blocks between the cache and the image.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Device {
+    /// io_uring, or threads where the kernel has none for us.
+    Auto,
+    /// io_uring.
+    Uring,
+    /// A pool of threads.
+    Threads,
+}
+
+impl From<Device> for Backend {
+    fn from(device: Device) -> Backend {
+        match device {
+            Device::Auto => Backend::Auto,
+            Device::Uring => Backend::Uring,
+            Device::Threads => Backend::Threads,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The command `mpage`: disk images through the page cache.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
+use mpage_cli::args::{Cli, Command, Generated};
+use mpage_cli::failure::Failure;
+use mpage_cli::serve;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .with_env_var("MPAGE_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Generate { what } => generate(what),
+    };
+    result.unwrap_or_else(|failure| {
+        eprintln!("mpage: {failure}");
+        ExitCode::FAILURE
+    })
+}
+
+fn generate(what: Generated) -> Result<ExitCode, Failure> {
+    let mut command = Cli::command();
+    let shell = match what {
+        Generated::Man => {
+            command.build();
+            let serve = command.find_subcommand("serve").expect("the command serves").clone();
+            let page = clap_mangen::Man::new(serve);
+            page.render(&mut io::stdout()).map_err(|error| Failure(error.to_string()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Generated::Bash => Shell::Bash,
+        Generated::Fish => Shell::Fish,
+        Generated::Zsh => Shell::Zsh,
+    };
+    clap_complete::generate(shell, &mut command, "mpage", &mut io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
