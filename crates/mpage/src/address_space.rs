@@ -36,7 +36,9 @@ use crate::errseq::{Cursor, ErrSeq};
 use crate::event::Event;
 use crate::get_block::{Extent, GetBlock};
 use crate::may_wait::MayWait;
-use crate::page::{COPYING, DURABLE, FAILED, FROZEN, Page, PageId, REFERENCED, SHARED, Start};
+use crate::page::{
+    COPYING, DURABLE, FAILED, FROZEN, Page, PageId, REFERENCED, SHARED, Start, Word,
+};
 use crate::page_tree::{Mark, Marks, NoNodes, PageTree, TreeReader};
 use crate::turn::Turn;
 use crate::units::{
@@ -159,6 +161,13 @@ pub struct SetCounts {
     pub io: usize,
     /// Pages handed to the device whose write has not ended.
     pub locked: usize,
+}
+
+/// A page that bytes were copied from, and its word then. It may be another's page by now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hit {
+    pub(crate) page: PageId,
+    pub(crate) word: Word,
 }
 
 /// A page of a bio whose write ended.
@@ -308,27 +317,35 @@ impl AddressSpace {
         self.state.lock()
     }
 
-    /// Copies bytes of page `index` from `offset` on, if they are cached; takes nothing. False when
-    /// a part is not there.
+    /// Copies bytes of page `index` from `offset` on, if they are cached; takes nothing and leaves
+    /// the page as it is. `None` when a part is not there.
     #[inline]
-    pub(crate) fn read_cached(&self, index: PageIndex, offset: usize, to: &mut [u8]) -> bool {
+    pub(crate) fn read_cached(
+        &self,
+        index: PageIndex,
+        offset: usize,
+        to: &mut [u8],
+    ) -> Option<Hit> {
         let wanted = sectors_of(offset, to.len());
-        let Some(id) = self.pages.lookup(index) else { return false };
-        let Some(page) = self.core.pool.get(id) else { return false };
+        let id = self.pages.lookup(index)?;
+        let page = self.core.pool.get(id)?;
         self.core.pool.touch_likely_frame(id, offset);
         loop {
-            let Some(seen) = page.begin_read(self.id, index) else { return false };
+            let seen = page.begin_read(self.id, index)?;
             if !seen.word.uptodate().contains(wanted) {
-                return false;
+                return None;
             }
             self.core.pool.arena().read(seen.frame, offset, to);
             if page.end_read(seen) {
-                if !seen.word.has(REFERENCED) {
-                    let _now = page.set(REFERENCED);
-                }
-                return true;
+                return Some(Hit { page: id, word: seen.word });
             }
         }
+    }
+
+    /// True when there is a page at `index`: a hint.
+    pub(crate) fn is_cached(&self, index: PageIndex) -> bool {
+        let page = self.pages.lookup(index).and_then(|id| self.core.pool.get(id));
+        page.is_some_and(|page| page.is(self.id, index))
     }
 
     /// The page at `index`, pinned. May miss a page that is being recycled: inserting finds out.

@@ -30,6 +30,7 @@ pub struct BackingDev {
     flush: Mutex<FlushState>,
     flush_ended: Condvar,
     bios_in_flight: AtomicUsize,
+    reads_in_flight: AtomicUsize,
     /// Notified when a bio ended.
     pub(crate) bio_ended: Event,
     /// Wakes the flusher.
@@ -79,6 +80,7 @@ impl BackingDev {
             flush: Mutex::default(),
             flush_ended: Condvar::new(),
             bios_in_flight: AtomicUsize::new(0),
+            reads_in_flight: AtomicUsize::new(0),
             bio_ended: Event::default(),
             work: Arc::default(),
             wants_flush: AtomicBool::new(false),
@@ -133,6 +135,23 @@ impl BackingDev {
         if self.flusher_waits.swap(false, Ordering::SeqCst) {
             self.work.notify();
         }
+    }
+
+    /// A read bio goes to the device.
+    pub(crate) fn begin_read(&self) {
+        let _before = self.reads_in_flight.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A read bio ended.
+    pub(crate) fn end_read(&self) {
+        let before = self.reads_in_flight.fetch_sub(1, Ordering::SeqCst);
+        assert!(before > 0, "a read that ended had begun");
+    }
+
+    /// True while the device has as many bios as it has use for: what nobody waits for stays away.
+    pub(crate) fn is_congested(&self) -> bool {
+        let writes = self.bios_in_flight.load(Ordering::SeqCst);
+        writes + self.reads_in_flight.load(Ordering::SeqCst) >= self.limits.queue_depth
     }
 
     /// Asks the flusher to write dirty pages. One that was asked already, and waits for a write to

@@ -15,7 +15,7 @@ use crate::get_block::{Purpose, SyncKind};
 use crate::may_wait::MayWait;
 use crate::mpage::DirectIo;
 use crate::pinned_page::PinnedPage;
-use crate::readahead::{get_block_of, read_page};
+use crate::readahead::{Advice, Readahead, get_block_of, read_page, will_need};
 use crate::reclaim::{get_frame, get_page, try_get_frame};
 use crate::truncate::{self, Room};
 use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
@@ -32,6 +32,7 @@ pub struct CachedFile {
 struct Open {
     cursor: Cursor,
     writable: bool,
+    readahead: Readahead,
 }
 
 /// Bytes of frames a direct transfer uses at a time.
@@ -40,7 +41,8 @@ const DIRECT_PAGES: u64 = 16;
 impl CachedFile {
     /// Opens a mapping.
     pub fn new(space: Arc<AddressSpace>, writable: bool) -> CachedFile {
-        let open = Arc::new(Open { cursor: space.errors.sample(), writable });
+        let readahead = Readahead::new(&space);
+        let open = Arc::new(Open { cursor: space.errors.sample(), writable, readahead });
         CachedFile { space, open }
     }
 
@@ -62,7 +64,38 @@ impl CachedFile {
     ///
     /// Those of the device and the block map. Linux: `pread(2)`.
     pub fn read_at(&self, to: &mut [u8], offset: u64) -> Result<usize> {
-        filemap::read(&self.space, offset, to)
+        filemap::read(&self.space, &self.open.readahead, offset, to)
+    }
+
+    /// As [`read_at`](Self::read_at), if all of it is cached. `None`: it would have to wait; what
+    /// `to` holds then is not said. Never waits, and starts to read nothing but what comes next for
+    /// a reader that goes forward. Linux: `preadv2(2)` with `RWF_NOWAIT`. Differs: all or nothing.
+    pub fn try_read_at(&self, to: &mut [u8], offset: u64) -> Option<usize> {
+        filemap::try_read(&self.space, &self.open.readahead, offset, to)
+    }
+
+    /// Says how this open, or byte `range` of the file, is going to be used: see [`Advice`]. Never
+    /// waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// Of [`Advice::DontNeed`]: the first of mapping or submitting what is dirty, which stays so.
+    /// Linux: `posix_fadvise(2)`.
+    pub fn advise(&self, range: Range<u64>, advice: Advice) -> Result<()> {
+        let range = range.start..range.end.min(self.space.size());
+        match advice {
+            Advice::WillNeed => will_need(&self.space, &range),
+            Advice::DontNeed => {
+                let started = fsync::clean_range(&self.space, &range);
+                // The last page may lie behind the end in part.
+                let to_end = range.end == self.space.size();
+                let end = if to_end { range.end.next_multiple_of(PAGE_BYTES) } else { range.end };
+                truncate::invalidate(&self.space, &(range.start..end));
+                return started;
+            }
+            of_open => self.open.readahead.advise(&self.space, of_open),
+        }
+        Ok(())
     }
 
     /// Writes bytes at `offset` into the cache; the file grows to hold them. Returns how many:
@@ -76,6 +109,21 @@ impl CachedFile {
     pub fn write_at(&self, from: &[u8], offset: u64) -> Result<usize> {
         self.check_writable("write")?;
         filemap::write(&self.space, offset, from)
+    }
+
+    /// As [`write_at`](Self::write_at), as much from the front as can be stored without waiting for
+    /// memory, for blocks that must be read first, or while too much is dirty. Returns how many
+    /// bytes: fewer than given, maybe none, when the rest would wait. Of the rest nothing was
+    /// stored, unless a truncate cuts through the page meanwhile. Whether reserving room waits is
+    /// the block map's to say. Linux: `pwritev2(2)` with `RWF_NOWAIT`. Differs: zero instead of
+    /// `EAGAIN`.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at).
+    pub fn try_write_at(&self, from: &[u8], offset: u64) -> Result<usize> {
+        self.check_writable("write")?;
+        filemap::try_write(&self.space, offset, from)
     }
 
     /// As [`write_at`](Self::write_at), all of it.

@@ -8,10 +8,10 @@ use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::may_wait::MayWait;
 use crate::page::{COPYING, FILLING, FROZEN, SHARED};
-use crate::readahead::{read_ahead, read_page};
-use crate::reclaim::{get_page, make_room};
-use crate::throttle::balance_dirty_pages;
-use crate::units::{FILE_SIZE_MAX, FileBlock, PageIndex, SectorMask, pages_touched, part_in_page};
+use crate::readahead::{Readahead, read_page, zero_unread};
+use crate::reclaim::{drop_cold, get_page, get_page_now, make_room};
+use crate::throttle::{balance_dirty_pages, must_wait_to_dirty};
+use crate::units::{FILE_SIZE_MAX, FileBlock, PageIndex, SectorMask, part_in_page};
 
 /// Bytes `offset..offset + len`, if a file can have them.
 pub(crate) fn checked_range(offset: u64, len: u64, op: &'static str) -> Result<Range<u64>> {
@@ -28,51 +28,64 @@ pub(crate) fn checked_range(offset: u64, len: u64, op: &'static str) -> Result<R
 /// # Errors
 ///
 /// Those of the device and the block map, when nothing could be read before them.
-pub(crate) fn read(space: &AddressSpace, offset: u64, to: &mut [u8]) -> Result<usize> {
-    let size = space.size();
-    if offset >= size || to.is_empty() {
-        return Ok(0);
-    }
-    let end = size.min(offset.saturating_add(to.len() as u64));
+pub(crate) fn read(
+    space: &AddressSpace,
+    readahead: &Readahead,
+    offset: u64,
+    to: &mut [u8],
+) -> Result<usize> {
+    let Some(end) = end_of_read(space, offset, to.len()) else { return Ok(0) };
     let mut at = offset;
     while at < end {
-        let index = PageIndex::of(at);
-        let part = part_in_page(&(at..end), index);
         let done = bytes(at - offset);
-        let piece = &mut to[done..done + part.len()];
-        if !space.read_cached(index, part.start, piece) {
-            match fetch(space, at..end) {
+        match copy_cached(space, readahead, at..end, &mut to[done..], true) {
+            Some(copied) => at += copied,
+            None => match readahead.fetch(space, at..end) {
                 Ok(()) => {}
                 Err(_) if done > 0 => return Ok(done),
                 Err(error) => return Err(error),
-            }
-            continue;
+            },
         }
-        at += part.len() as u64;
     }
     Ok(bytes(end - offset))
 }
 
-/// Brings the first page of byte `range` into the cache, and starts to read the others.
-#[cold]
-fn fetch(space: &AddressSpace, range: Range<u64>) -> Result<()> {
-    let may_wait = MayWait::no_bio_held();
+/// As [`read`], if all of it is cached; else `None`, and what `to` holds then is not said. Waits
+/// for nothing. Linux: `RWF_NOWAIT`.
+pub(crate) fn try_read(
+    space: &AddressSpace,
+    readahead: &Readahead,
+    offset: u64,
+    to: &mut [u8],
+) -> Option<usize> {
+    let Some(end) = end_of_read(space, offset, to.len()) else { return Some(0) };
+    let mut at = offset;
+    while at < end {
+        at += copy_cached(space, readahead, at..end, &mut to[bytes(at - offset)..], false)?;
+    }
+    Some(bytes(end - offset))
+}
+
+/// Where a read of `len` bytes at `offset` ends; `None` when there is nothing to read.
+fn end_of_read(space: &AddressSpace, offset: u64, len: usize) -> Option<u64> {
+    let end = space.size().min(offset.saturating_add(len as u64));
+    (offset < end).then_some(end)
+}
+
+/// Copies what byte `range` has in its first page, if it is cached; returns how many bytes.
+#[inline]
+fn copy_cached(
+    space: &AddressSpace,
+    readahead: &Readahead,
+    range: Range<u64>,
+    to: &mut [u8],
+    may_wait: bool,
+) -> Option<u64> {
     let index = PageIndex::of(range.start);
-    if let Some(batch) = read_ahead(space, pages_touched(&range)) {
-        // Its error is not ours yet: the page may be there, and if it is not, read_page reports.
-        if batch.wait().is_ok() {
-            return Ok(());
-        }
-    }
-    let pin = get_page(space, index, false, &may_wait);
-    let size = space.size();
-    if size <= range.start {
-        // Truncated meanwhile: nothing of the page will be asked for again.
-        return read_page(space, &pin, SectorMask::ALL, &may_wait);
-    }
-    let part = part_in_page(&(range.start..range.end.min(size)), index);
-    let wanted = space.block_size().sectors_touched(part);
-    read_page(space, &pin, wanted, &may_wait)
+    let part = part_in_page(&range, index);
+    let hit = space.read_cached(index, part.start, &mut to[..part.len()])?;
+    readahead.note_hit(space, hit, index, may_wait);
+    Some(part.len() as u64)
 }
 
 fn bytes(n: u64) -> usize {
@@ -104,6 +117,68 @@ pub(crate) fn write(space: &AddressSpace, offset: u64, from: &[u8]) -> Result<us
         at += part.len() as u64;
     }
     Ok(from.len())
+}
+
+/// As [`write`], as much from the front as can be stored at once: without waiting for memory, for a
+/// read, for a removal, or while too much is dirty. Returns how many bytes; fewer than given, maybe
+/// none: the rest would wait.
+///
+/// # Errors
+///
+/// As [`write`].
+pub(crate) fn try_write(space: &AddressSpace, offset: u64, from: &[u8]) -> Result<usize> {
+    let range = checked_range(offset, from.len() as u64, "write")?;
+    let mut at = range.start;
+    while at < range.end {
+        let index = PageIndex::of(at);
+        let part = part_in_page(&(at..range.end), index);
+        let done = bytes(at - range.start);
+        let piece = &from[done..done + part.len()];
+        if !store_fast(space, index, part.start, piece) {
+            match store_now(space, index, part.start, piece) {
+                Ok(true) => {}
+                Err(error) if done == 0 => return Err(error),
+                Ok(false) | Err(_) => return Ok(done),
+            }
+        }
+        at += part.len() as u64;
+    }
+    Ok(from.len())
+}
+
+/// As [`store`], if nothing has to be waited for; else false, and nothing was stored, unless the
+/// page is being truncated: then the part that stays may have it.
+fn store_now(
+    space: &AddressSpace,
+    index: PageIndex,
+    offset: usize,
+    content: &[u8],
+) -> Result<bool> {
+    if must_wait_to_dirty(space) {
+        return Ok(false);
+    }
+    let part = offset..offset + content.len();
+    let sectors = space.block_size().sectors_touched(part.clone());
+    let needed = sectors.without(space.block_size().sectors_covered(part.clone()));
+    let end = index.start() + part.end as u64;
+    let Ok(pin) = get_page_now(space, index) else { return Ok(false) };
+    if !pin.word().uptodate().contains(needed) {
+        zero_unread(space, &pin);
+    }
+    // While it is being read, its frame may not be copied either.
+    let word = pin.word();
+    if word.has(FILLING) || !word.uptodate().contains(needed) {
+        return Ok(false);
+    }
+    if !word.dirty().contains(sectors) {
+        reserve(space, index, part)?;
+    }
+    let store = || try_store(space, &pin, offset, content, sectors, end);
+    let tried = match store() {
+        Tried::NoFrame if drop_cold(space.core()) => store(),
+        tried => tried,
+    };
+    Ok(matches!(tried, Tried::Done))
 }
 
 /// Stores into blocks of a cached page that are dirty already: nothing to reserve, nothing to mark.

@@ -117,6 +117,7 @@ pub use mpage::{generic_writepages, mpage_writepages};
 pub use mpage_block::Backend;
 pub use mpage_block::Span;
 pub use pinned_page::{PinnedPage, WriteGuard};
+pub use readahead::Advice;
 pub use stats::StatsSnapshot;
 pub use writeback::WritebackControl;
 pub use writepage::{PageWritten, WritePage};

@@ -72,6 +72,8 @@ pub(crate) const WAITERS: u64 = 1 << 55;
 pub(crate) const REFERENCED: u64 = 1 << 56;
 /// Its last write failed, and the data waits for the next try.
 pub(crate) const FAILED: u64 = 1 << 57;
+/// Whoever reads the page starts to read the window behind it. Linux: `PG_readahead`.
+pub(crate) const READAHEAD: u64 = 1 << 58;
 /// While any of these is there the page is not freed (invariant 5).
 pub(crate) const KEEPS_PAGE: u64 = STORES | PINS | WRITEBACK | FILLING;
 
@@ -118,7 +120,7 @@ impl Word {
 
 impl std::fmt::Debug for Word {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [(u64, &str); 10] = [
+        const NAMES: [(u64, &str); 11] = [
             (WRITEBACK, "writeback"),
             (SHARED, "shared"),
             (COPYING, "copying"),
@@ -129,6 +131,7 @@ impl std::fmt::Debug for Word {
             (WAITERS, "waiters"),
             (REFERENCED, "referenced"),
             (FAILED, "failed"),
+            (READAHEAD, "readahead"),
         ];
         write!(f, "uptodate {:08b} dirty {:08b}", self.uptodate().0, self.dirty().0)?;
         write!(f, " stores {} pins {}", (self.0 & STORES) / STORE, (self.0 & PINS) / PIN)?;
@@ -314,6 +317,11 @@ impl Page {
         Word(self.word.fetch_and(!(u64::from(sectors.0) << DIRTY_SHIFT), Ordering::SeqCst))
     }
 
+    /// Ends a fill (protocol 5): `sectors` are up to date.
+    pub(crate) fn end_fill(&self, sectors: SectorMask) -> Left {
+        self.leave(|word| (word.0 & !FILLING) | u64::from(sectors.0) << UPTODATE_SHIFT)
+    }
+
     /// Marks `sectors` up to date.
     pub(crate) fn set_uptodate(&self, sectors: SectorMask) {
         let bits = u64::from(sectors.0) << UPTODATE_SHIFT;
@@ -397,7 +405,7 @@ impl Page {
         self.leave(|word| word.0 & !flag)
     }
 
-    /// Sets flags that only inform: REFERENCED, WAITERS, FAILED.
+    /// Sets flags that only inform: REFERENCED, WAITERS, FAILED, READAHEAD.
     pub(crate) fn set(&self, flags: u64) -> Word {
         Word(self.word.fetch_or(flags, Ordering::SeqCst) | flags)
     }
@@ -405,6 +413,11 @@ impl Page {
     /// Clears flags that only inform.
     pub(crate) fn reset(&self, flags: u64) {
         let _before: u64 = self.word.fetch_and(!flags, Ordering::SeqCst);
+    }
+
+    /// Clears a flag that only informs; true when this call cleared it.
+    pub(crate) fn take(&self, flag: u64) -> bool {
+        self.word.fetch_and(!flag, Ordering::SeqCst) & flag != 0
     }
 
     /// Freezes a clean, idle, unpinned page for eviction, in one exchange (protocol 6). Mapping

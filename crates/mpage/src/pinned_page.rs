@@ -42,7 +42,7 @@ impl PinnedPage {
     /// When the range does not lie in the page.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> bool {
         assert!(offset + to.len() <= PAGE_SIZE, "the range lies in the page");
-        to.is_empty() || self.file.mapping().read_cached(self.index, offset, to)
+        to.is_empty() || self.file.mapping().read_cached(self.index, offset, to).is_some()
     }
 
     /// Copies bytes into the page and makes it dirty. False, and nothing happened, when the page

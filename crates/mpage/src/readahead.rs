@@ -1,39 +1,284 @@
-//! Bringing pages into the cache.
+//! Bringing pages into the cache, and how far ahead of the reader.
 //!
-//! Linux: `page_cache_ra_unbounded()`, mm/readahead.c; `filemap_read_folio()`, mm/filemap.c.
+//! Each open tells streams apart by where they read: a few readers that go forward, interleaved, on
+//! one open all stay ahead. A stream has one *window* at a time: the pages it started to read last.
+//! One page of it has a *marker*, a bit of the page's entry word; who reads that page starts the
+//! next window. Reading what is cached takes no lock and costs nothing more for it.
+//!
+//! The rule for windows, in pages:
+//! - A stream begins with a miss of page 0, or of the page behind an earlier miss. Its first window
+//!   is four times what was asked for, in powers of two; the marker is on the first page not asked
+//!   for.
+//! - A marker that is read starts a window behind the last, twice as long, or four times while that
+//!   is less than an eighth of the longest; its marker is on its first page. So a whole window is
+//!   in flight, or there, while the reader is in the one before.
+//! - A miss behind the window, not farther than it is long, goes on in the same way, with the marker
+//!   behind what was asked for.
+//! - Other misses read what was asked for, and change no stream.
+//! - The longest window is 1 MiB at first. It doubles when a reader had to wait for a page in
+//!   flight: the device takes longer than the reader needs for a window. It ends at 8 MiB, and at
+//!   an eighth of the cache. It halves when a page was read ahead and dropped before it was read.
+//!
+//! Invariants:
+//! 1. Nothing behind the end of the file is read.
+//! 2. Reading ahead waits for nothing, and takes only memory that is free, or that nobody used since
+//!    the clock passed. A window ends where there is no more, or where the device has enough to do;
+//!    what was asked for is read all the same.
+//! 3. An error is silent: its pages stay not up to date, and who needs one reads it again, alone
+//!    with what else it asked for, and reports.
+//! 4. A marker is on a page whose reading its window began. It is taken by the one who acts on it.
+//!
+//! Linux: `page_cache_sync_ra()`, `page_cache_async_ra()`, `page_cache_ra_unbounded()`,
+//! mm/readahead.c; `generic_fadvise()`, mm/fadvise.c; `filemap_read_folio()`, mm/filemap.c.
+//! Differs: several streams an open instead of one and a search of the cache; the longest window
+//! follows the device.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::address_space::{AddressSpace, NotInserted, PagePin};
+use mpage_locks::Mutex;
+use mpage_locks::atomic::{AtomicBool, Ordering};
+
+use crate::address_space::{AddressSpace, Hit, PagePin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::GetBlock;
 use crate::may_wait::MayWait;
-use crate::mpage::{Filling, ReadBatch, mpage_readahead};
-use crate::reclaim::{drop_some, try_get_page};
-use crate::units::{PageIndex, SectorMask};
+use crate::mpage::{Filling, mpage_readahead};
+use crate::page::{FILLING, READAHEAD, REFERENCED};
+use crate::reclaim::{get_page, get_page_now};
+use crate::units::{PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
+
+mod stream;
+use stream::{Streams, Window};
 
 /// Pages read together at most: 1 MiB.
-const BATCH_PAGES: usize = 256;
+const BATCH_PAGES: u64 = 256;
 
-/// Starts to read the pages of `pages` that are missing and can be had without waiting, in large
-/// bios. Errors are silent: whoever needs the page reads it again, and reports.
-pub(crate) fn read_ahead(space: &AddressSpace, pages: Range<u64>) -> Option<Arc<ReadBatch>> {
-    let get_block = space.ops().get_block.clone()?;
-    let mut fillings = Vec::new();
-    for index in pages.take(BATCH_PAGES).map(PageIndex) {
-        let page = match try_get_page(space, index, false) {
-            Err(NotInserted::NoNodes) if drop_some(space.core()) => {
-                try_get_page(space, index, false)
-            }
-            page => page,
+/// The longest window at first, and for a reader that waits for the device: 1 MiB and 8 MiB.
+const PAGES_MAX: Range<u64> = BATCH_PAGES..8 * BATCH_PAGES;
+
+/// A window takes at most this part of the cache.
+const PART_MAX: u64 = 8;
+
+/// How an open is going to be used. Linux: `posix_fadvise(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Nothing is known: windows grow as readers go forward. The default. Of the whole open,
+    /// whatever the range.
+    Normal,
+    /// Nothing is read but what is asked for. Of the whole open, whatever the range.
+    Random,
+    /// Windows may be twice as long. Of the whole open, whatever the range.
+    Sequential,
+    /// The range is needed soon: starts to read it, as much as a quarter of the cache holds and
+    /// memory is free for, and does not wait.
+    WillNeed,
+    /// The range is not needed: starts to write what is dirty, and drops the pages wholly inside
+    /// that are clean, durable and unused. Does not wait.
+    DontNeed,
+    /// What this open reads will not be read again: it does not count as used, and goes first when
+    /// memory is wanted. Of the whole open, whatever the range, until `Normal` is advised.
+    NoReuse,
+}
+
+/// What one open knows about its readers. Linux: `struct file_ra_state`.
+#[derive(Debug)]
+pub(crate) struct Readahead {
+    /// `None`: read what is asked for and nothing else.
+    streams: Mutex<Option<Streams>>,
+    no_reuse: AtomicBool,
+}
+
+impl Readahead {
+    /// For a fresh open of a file in `space`.
+    pub(crate) fn new(space: &AddressSpace) -> Readahead {
+        let streams = Mutex::new(Some(Streams::new(pages_max(space, 1))));
+        Readahead { streams, no_reuse: AtomicBool::new(false) }
+    }
+
+    /// Takes the advice that is about the open and not about a range. Streams begin anew.
+    pub(crate) fn advise(&self, space: &AddressSpace, advice: Advice) {
+        let streams = match advice {
+            Advice::Normal => Some(Streams::new(pages_max(space, 1))),
+            Advice::Sequential => Some(Streams::new(pages_max(space, 2))),
+            Advice::Random => None,
+            Advice::NoReuse => return self.no_reuse.store(true, Ordering::Relaxed),
+            Advice::WillNeed | Advice::DontNeed => return,
         };
-        let Ok(pin) = page else { break };
-        if let Some(Some(filling)) = Filling::try_begin(space, &pin, SectorMask::ALL) {
-            fillings.push(filling);
+        if advice == Advice::Normal {
+            self.no_reuse.store(false, Ordering::Relaxed);
+        }
+        *self.streams.lock() = streams;
+    }
+
+    /// Bytes `range` are wanted, and the first of them was just copied from a page: does what the
+    /// page has to be told of it. Starts the next window if the page was marked; with `may_wait`
+    /// the block map may wait for its metadata, and nothing else ever.
+    #[inline]
+    pub(crate) fn note_hit(
+        &self,
+        space: &AddressSpace,
+        hit: Hit,
+        index: PageIndex,
+        may_wait: bool,
+    ) {
+        if hit.word.0 & (REFERENCED | READAHEAD) != REFERENCED {
+            self.note_first_use(space, hit, index, may_wait);
         }
     }
-    (!fillings.is_empty()).then(|| mpage_readahead(space, fillings, &*get_block))
+
+    #[cold]
+    fn note_first_use(&self, space: &AddressSpace, hit: Hit, index: PageIndex, may_wait: bool) {
+        let page = space.page(hit.page);
+        if !hit.word.has(REFERENCED) && !self.no_reuse.load(Ordering::Relaxed) {
+            let _now = page.set(REFERENCED);
+        }
+        if !hit.word.has(READAHEAD) || space.dev().is_congested() {
+            return;
+        }
+        let mut streams = self.streams.lock();
+        let Some(known) = streams.as_mut().filter(|_| page.take(READAHEAD)) else { return };
+        let limit = known.longest();
+        let missing = |from: u64| (from..from + limit).find(|n| !space.is_cached(PageIndex(*n)));
+        let Some(window) = known.on_marker(index.0, missing) else { return };
+        drop(streams);
+        space.core().stats.readahead_markers.add(1);
+        self.start(space, &window, may_wait);
+    }
+
+    /// Brings the first page of byte `range`, which is not cached, into the cache, and starts to
+    /// read what else is asked for and what comes next. Waits for the first page.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_page`].
+    #[cold]
+    pub(crate) fn fetch(&self, space: &AddressSpace, range: Range<u64>) -> Result<()> {
+        let may_wait = MayWait::no_bio_held();
+        let index = PageIndex::of(range.start);
+        let asked = pages_touched(&range);
+        let word = space.pin(index).map(|pin| pin.word());
+        match word {
+            Some(word) if word.has(FILLING) => self.note_wait(space, index),
+            // Its reading failed, or it has some blocks alone.
+            Some(_) => self.start(space, &Window::only(&asked), true),
+            None => {
+                let window = self.streams.lock().as_mut().map(|streams| streams.on_miss(&asked));
+                self.start(space, &window.unwrap_or(Window::only(&asked)), true);
+            }
+        }
+        let pin = get_page(space, index, false, &may_wait);
+        let size = space.size();
+        if size <= range.start {
+            // Truncated meanwhile: nothing of the page will be asked for again.
+            return read_page(space, &pin, SectorMask::ALL, &may_wait);
+        }
+        let part = part_in_page(&(range.start..range.end.min(size)), index);
+        let wanted = space.block_size().sectors_touched(part);
+        read_page(space, &pin, wanted, &may_wait)
+    }
+
+    fn note_wait(&self, space: &AddressSpace, index: PageIndex) {
+        let mut streams = self.streams.lock();
+        if streams.as_mut().is_some_and(|streams| streams.on_wait(index.0)) {
+            space.core().stats.readahead_waits.add(1);
+        }
+    }
+
+    /// Starts to read the pages of a window.
+    fn start(&self, space: &AddressSpace, window: &Window, may_wait: bool) {
+        let no_reuse = self.no_reuse.load(Ordering::Relaxed);
+        let end = start_reading(space, window, no_reuse, may_wait);
+        if end < window.pages.end
+            && let Some(streams) = self.streams.lock().as_mut()
+        {
+            streams.stopped(window, end);
+        }
+    }
+}
+
+/// Where the longest window of an open begins to grow, `factor` times the usual, and where it ends.
+fn pages_max(space: &AddressSpace, factor: u64) -> Range<u64> {
+    let most = (space.core().pool.len() as u64 / PART_MAX).clamp(1, PAGES_MAX.end);
+    (PAGES_MAX.start * factor).min(most)..most
+}
+
+/// Starts to read byte `range`, as much of it as a quarter of the cache holds. Waits for nothing.
+/// Linux: `force_page_cache_ra()`, mm/readahead.c.
+pub(crate) fn will_need(space: &AddressSpace, range: &Range<u64>) {
+    let mut pages = pages_touched(range);
+    pages.end = pages.end.min(pages.start.saturating_add(space.core().pool.len() as u64 / 4));
+    let count = pages.end.saturating_sub(pages.start);
+    let _end = start_reading(space, &Window { pages, asked: count, marker: None }, false, true);
+}
+
+/// Starts to read the pages of `window` that are missing and can be had without waiting, in large
+/// bios; returns the page before which it stopped. The marker goes on the first page that is read
+/// from its place on, or the last before it.
+fn start_reading(space: &AddressSpace, window: &Window, no_reuse: bool, may_wait: bool) -> u64 {
+    let Some(get_block) = space.ops().get_block.clone() else { return window.pages.start };
+    // Invariant 1.
+    let end = window.pages.end.min(space.size().div_ceil(PAGE_BYTES));
+    let asked_end = window.pages.start + window.asked;
+    let mut marker = window.marker;
+    let (mut at, mut begun, mut more) = (window.pages.start, 0, true);
+    while more && at < end {
+        // Invariant 2.
+        if at >= asked_end && space.dev().is_congested() {
+            break;
+        }
+        let mut stop = end.min(at + BATCH_PAGES);
+        if at < asked_end && asked_end < stop && space.dev().is_congested() {
+            stop = asked_end;
+        }
+        let mut fillings = Vec::new();
+        while more && at < stop {
+            more = begin(space, PageIndex(at), no_reuse, &mut fillings);
+            at += u64::from(more);
+        }
+        if fillings.is_empty() {
+            continue;
+        }
+        let last = at >= end || !more;
+        if let Some(place) = marker
+            && let Some(filling) = marked(&fillings, place, last)
+        {
+            let _now = space.page(filling.page()).set(READAHEAD);
+            marker = None;
+        }
+        begun += fillings.len() as u64;
+        let _batch = mpage_readahead(space, fillings, &*get_block, may_wait);
+    }
+    let stats = &space.core().stats;
+    if window.marker.is_some() && begun > 0 {
+        stats.readahead_windows.add(1);
+        stats.readahead_pages.add(begun);
+    }
+    at
+}
+
+/// The page of `fillings` to mark: the first from `place` on, or the `last` of all.
+fn marked(fillings: &[Filling], place: u64, last: bool) -> Option<&Filling> {
+    let found = fillings.iter().find(|filling| filling.index().0 >= place);
+    found.or_else(|| fillings.last().filter(|_| last))
+}
+
+/// Begins to fill page `index`, if something of it is missing; false when there is no memory for
+/// it, or it is being removed.
+fn begin(
+    space: &AddressSpace,
+    index: PageIndex,
+    no_reuse: bool,
+    fillings: &mut Vec<Filling>,
+) -> bool {
+    let Ok(pin) = get_page_now(space, index) else { return false };
+    if let Some(Some(filling)) = Filling::try_begin(space, &pin, SectorMask::ALL) {
+        if no_reuse {
+            space.page(pin.id()).reset(REFERENCED);
+        }
+        fillings.push(filling);
+    }
+    true
 }
 
 /// Makes `wanted` sectors of a pinned page up to date, reading what is missing of the page. Waits
@@ -53,7 +298,21 @@ pub(crate) fn read_page(
     }
     let get_block = get_block_of(space)?;
     let Some(filling) = Filling::begin(space, pin, wanted, may_wait) else { return Ok(()) };
-    mpage_readahead(space, vec![filling], &*get_block).wait()
+    mpage_readahead(space, vec![filling], &*get_block, true).wait()
+}
+
+/// Makes what a pinned page lacks zeros, if all of it lies behind the end of the file: without I/O.
+/// Waits for nothing.
+pub(crate) fn zero_unread(space: &AddressSpace, pin: &PagePin<'_>) {
+    let blocks = space.block_size();
+    let end = blocks.start_of(blocks.block_after(space.size()));
+    let inside = SectorMask::of_bytes(part_in_page(&(0..end), pin.index()));
+    let Some(get_block) = &space.ops().get_block else { return };
+    if pin.word().uptodate().contains(inside)
+        && let Some(Some(filling)) = Filling::try_begin(space, pin, SectorMask::ALL)
+    {
+        let _batch = mpage_readahead(space, vec![filling], &**get_block, false);
+    }
 }
 
 /// The mapping's block map.

@@ -37,8 +37,20 @@ pub(crate) fn get_page<'a>(
     }
 }
 
-/// As [`get_page`], without waiting. `NoNodes` stands for "no memory".
-pub(crate) fn try_get_page(
+/// As [`get_page`], without waiting: in memory that is free, or that cold pages have. `NoNodes`
+/// stands for "no memory".
+pub(crate) fn get_page_now(
+    space: &AddressSpace,
+    index: PageIndex,
+) -> Result<PagePin<'_>, NotInserted> {
+    match try_get_page(space, index, false) {
+        Err(NotInserted::NoNodes) if drop_cold(space.core()) => try_get_page(space, index, false),
+        page => page,
+    }
+}
+
+/// The page at `index`, if there is one or memory is free for it.
+fn try_get_page(
     space: &AddressSpace,
     index: PageIndex,
     by_remover: bool,
@@ -74,14 +86,20 @@ pub(crate) fn try_get_frame(core: &Core, index: PageIndex) -> Option<FrameId> {
 }
 
 /// Drops some pages if there are any to drop; false when there are none.
-pub(crate) fn drop_some(core: &Core) -> bool {
-    evict_some(core, BATCH) > 0
+fn drop_some(core: &Core) -> bool {
+    evict_some(core, BATCH, 2) > 0
+}
+
+/// Drops some pages if there are any that nobody used since the clock passed them; false when there
+/// are none. For those who can do without memory.
+pub(crate) fn drop_cold(core: &Core) -> bool {
+    evict_some(core, BATCH, 1) > 0
 }
 
 /// Drops some pages, or waits until something became free.
 pub(crate) fn make_room(core: &Core, _: &MayWait<'_>) {
     let ticket = core.pool.memory.ticket();
-    if evict_some(core, BATCH) > 0 {
+    if evict_some(core, BATCH, 2) > 0 {
         return;
     }
     core.stats.waits_for_memory.add(1);
@@ -89,11 +107,11 @@ pub(crate) fn make_room(core: &Core, _: &MayWait<'_>) {
     core.pool.memory.wait(ticket);
 }
 
-/// Passes the clock over the pages, at most twice around, until `wanted` were dropped.
-fn evict_some(core: &Core, wanted: usize) -> usize {
+/// Passes the clock over the pages, at most `rounds` times around, until `wanted` were dropped.
+fn evict_some(core: &Core, wanted: usize, rounds: usize) -> usize {
     let mut dropped = 0;
     let count = core.pool.len();
-    for _ in 0..2 * count {
+    for _ in 0..rounds * count {
         let at = core.clock_hand.fetch_add(1, Ordering::Relaxed) % count;
         let id = PageId(u32::try_from(at).expect("the pool numbers pages by 32 bits"));
         dropped += usize::from(try_evict(core, id));

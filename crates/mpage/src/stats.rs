@@ -32,6 +32,14 @@ counters! {
     read_bios,
     /// Bytes read from the device.
     bytes_read,
+    /// Windows of readahead started.
+    readahead_windows,
+    /// Pages whose reading began in a window, those asked for among them.
+    readahead_pages,
+    /// Markers met: windows started before somebody missed a page.
+    readahead_markers,
+    /// Times a reader had to wait for a page of a window in flight.
+    readahead_waits,
     /// Flushes of a device's volatile cache.
     device_flushes,
     /// Pages given a fresh frame because their write was in flight when somebody stored into them.

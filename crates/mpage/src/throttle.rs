@@ -29,3 +29,14 @@ pub(crate) fn balance_dirty_pages(space: &AddressSpace) {
         core.pool.memory.wait(ticket);
     }
 }
+
+/// True while a writer of `space` would have to wait. Wakes the flusher when enough is dirty to be
+/// worth writing. Linux: `balance_dirty_pages()` with `BDP_ASYNC`.
+pub(crate) fn must_wait_to_dirty(space: &AddressSpace) -> bool {
+    let core = space.core();
+    let unwritten = core.unwritten_pages();
+    if unwritten > core.limits.background_pages {
+        space.dev().want_cleaning();
+    }
+    unwritten >= core.limits.pages || space.is_over_limit()
+}

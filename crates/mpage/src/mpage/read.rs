@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use mpage_block::{Bio, Errno};
-use mpage_locks::atomic::{AtomicU32, AtomicU64, Ordering};
+use mpage_locks::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::map::{Mapper, Run};
 use crate::address_space::{AddressSpace, PagePin};
@@ -60,22 +60,36 @@ impl Filling {
         Some(Some(Filling { page: pin.id(), index: pin.index(), missing }))
     }
 
+    /// The page's place in its file.
+    pub(crate) fn index(&self) -> PageIndex {
+        self.index
+    }
+
+    /// The page.
+    pub(crate) fn page(&self) -> PageId {
+        self.page
+    }
+
     /// Ends the fill: the sectors are up to date, or still missing if it failed.
     fn end(&self, space: &AddressSpace, filled: bool) {
-        let page = space.page(self.page);
-        if filled {
-            page.set_uptodate(self.missing);
-        }
-        let pool = &space.core().pool;
-        pool.settle(self.page, page.clear(FILLING));
-        pool.memory.notify();
+        let sectors = if filled { self.missing } else { SectorMask::NONE };
+        space.core().pool.settle(self.page, space.page(self.page).end_fill(sectors));
     }
+}
+
+/// A page of a batch.
+struct BatchPage {
+    filling: Filling,
+    /// Parts to go.
+    parts: AtomicU32,
+    /// A part could not be read.
+    failed: AtomicBool,
 }
 
 /// Pages being read together. Ends each page when all its parts are in.
 pub(crate) struct ReadBatch {
     space: Arc<AddressSpace>,
-    pages: Vec<(Filling, AtomicU32)>,
+    pages: Vec<BatchPage>,
     /// The file's size when the fill began: bytes beyond it are zeros.
     size: u64,
     /// The first error; zero while there is none.
@@ -108,25 +122,41 @@ impl ReadBatch {
         }
     }
 
-    fn fail(&self, errno: Errno) {
-        let code = errno.raw_os_error().unsigned_abs();
-        let _first = self.error.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
-    }
-
-    /// One part of page `n` ended, or was given up.
-    fn part_ended(&self, n: usize) {
-        let (filling, parts) = &self.pages[n];
-        if parts.fetch_sub(1, Ordering::SeqCst) > 1 {
+    /// Parts of pages `ascending` ended, or were given up.
+    ///
+    /// The last page ends first: whoever reads in order, and waits for the first, is woken once and
+    /// finds them all.
+    fn parts_ended(&self, ascending: &[usize], result: std::result::Result<(), Errno>) {
+        if let Err(errno) = result {
+            let code = errno.raw_os_error().unsigned_abs();
+            let _first = self.error.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        let ended = ascending.iter().rev().filter(|n| self.part_ended(**n, result.is_err()));
+        let ended = ended.count() as u64;
+        if ended == 0 {
             return;
         }
-        let filled = self.error.load(Ordering::SeqCst) == 0;
-        if filled {
-            self.zero_beyond_size(filling);
-        }
-        filling.end(&self.space, filled);
-        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        self.space.core().pool.memory.notify();
+        if self.left.fetch_sub(ended, Ordering::SeqCst) == ended {
             self.ended.notify();
         }
+    }
+
+    /// One part of page `n` ended; true when it was the last.
+    fn part_ended(&self, n: usize, failed: bool) -> bool {
+        let page = &self.pages[n];
+        if failed {
+            page.failed.store(true, Ordering::SeqCst);
+        }
+        if page.parts.fetch_sub(1, Ordering::SeqCst) > 1 {
+            return false;
+        }
+        let filled = !page.failed.load(Ordering::SeqCst);
+        if filled {
+            self.zero_beyond_size(&page.filling);
+        }
+        page.filling.end(&self.space, filled);
+        true
     }
 
     fn zero_beyond_size(&self, filling: &Filling) {
@@ -149,17 +179,20 @@ fn sector_of(byte: usize) -> std::ops::Range<usize> {
 }
 
 /// Reads pages, ascending, in large bios; returns when all are submitted. Holes, unwritten blocks
-/// and what is beyond the end of the file become zeros without I/O. Linux: `mpage_readahead()`,
-/// fs/mpage.c.
+/// and what is beyond the end of the file become zeros without I/O. Where the block map would have
+/// to wait and must not (`may_wait`), pages fail. Linux: `mpage_readahead()`, fs/mpage.c.
 pub(crate) fn mpage_readahead(
     space: &AddressSpace,
     fillings: Vec<Filling>,
     get_block: &dyn GetBlock,
+    may_wait: bool,
 ) -> Arc<ReadBatch> {
+    let page =
+        |filling| BatchPage { filling, parts: AtomicU32::new(1), failed: AtomicBool::new(false) };
     let batch = Arc::new(ReadBatch {
         space: space.arc(),
         left: AtomicU64::new(fillings.len() as u64),
-        pages: fillings.into_iter().map(|filling| (filling, AtomicU32::new(1))).collect(),
+        pages: fillings.into_iter().map(page).collect(),
         size: space.size(),
         error: AtomicU32::new(0),
         ended: Event::default(),
@@ -169,12 +202,11 @@ pub(crate) fn mpage_readahead(
         batch: &batch,
         mapper: Mapper::new(space, get_block, Purpose::Read),
         pending: None,
+        may_wait,
     };
     for n in 0..batch.pages.len() {
-        if let Err(error) = reader.add_page(n) {
-            batch.fail(error.kind.errno());
-        }
-        batch.part_ended(n);
+        let added = reader.add_page(n);
+        batch.parts_ended(&[n], added.map_err(|error| error.kind.errno()));
     }
     reader.submit();
     drop(reader);
@@ -186,18 +218,20 @@ struct Reader<'a> {
     batch: &'a Arc<ReadBatch>,
     mapper: Mapper<'a>,
     pending: Option<(Bio, Sector, Vec<usize>)>,
+    may_wait: bool,
 }
 
 impl Reader<'_> {
     fn add_page(&mut self, n: usize) -> Result<()> {
-        let (filling, _) = &self.batch.pages[n];
+        let filling = &self.batch.pages[n].filling;
         let size = self.space.block_size();
         let end = size.start_of(size.block_after(self.batch.size));
         let inside = SectorMask::of_bytes(part_in_page(&(0..end), filling.index));
         let wanted = filling.missing.and(inside);
         let more = (self.batch.pages.len() - n - 1) as u64;
         let (mut map, mut result) = self.mapper.map(filling.index, wanted, || more, false);
-        if result.as_ref().is_err_and(|error| error.kind == ErrorKind::WouldBlock) {
+        let blocked = result.as_ref().is_err_and(|error| error.kind == ErrorKind::WouldBlock);
+        if blocked && self.may_wait {
             self.submit();
             (map, result) = self.mapper.map(filling.index, wanted, || more, true);
         }
@@ -223,7 +257,7 @@ impl Reader<'_> {
             assert!(fits, "an empty bio has room for a part of a page");
         }
         let (_, _, pages) = self.pending.as_mut().expect("just made");
-        let _before = self.batch.pages[n].1.fetch_add(1, Ordering::SeqCst);
+        let _before = self.batch.pages[n].parts.fetch_add(1, Ordering::SeqCst);
         pages.push(n);
     }
 
@@ -240,11 +274,10 @@ impl Reader<'_> {
         stats.read_bios.add(1);
         stats.bytes_read.add(bio.bytes());
         let batch = Arc::clone(self.batch);
+        self.space.dev().begin_read();
         bio.on_completion(move |result| {
-            if let Err(errno) = result {
-                batch.fail(errno);
-            }
-            pages.into_iter().for_each(|n| batch.part_ended(n));
+            batch.space.dev().end_read();
+            batch.parts_ended(&pages, result);
         });
         if let Err(refused) = bio.submit(&**self.space.dev().block()) {
             refused.bio.complete(Err(refused.error));
