@@ -9,15 +9,16 @@
 //! - A stream begins with a miss of page 0, or of the page behind an earlier miss. Its first window
 //!   is four times what was asked for, in powers of two; the marker is on the first page not asked
 //!   for.
-//! - A marker that is read starts a window behind the last, twice as long, or four times while that
-//!   is less than an eighth of the longest; its marker is on its first page. So a whole window is
-//!   in flight, or there, while the reader is in the one before.
+//! - A marker that is read starts a window behind the last, twice as long as that, or four times if
+//!   that was less than a sixteenth of the longest; its marker is on its first page. So a whole
+//!   window is in flight, or there, while the reader is in the one before.
 //! - A miss behind the window, not farther than it is long, goes on in the same way, with the marker
 //!   behind what was asked for.
 //! - Other misses read what was asked for, and change no stream.
 //! - The longest window is 1 MiB at first. It doubles when a reader had to wait for a page in
 //!   flight: the device takes longer than the reader needs for a window. It ends at 8 MiB, and at
-//!   an eighth of the cache. It halves when a page was read ahead and dropped before it was read.
+//!   an eighth of the cache. When a page was read ahead and dropped before it was read, it becomes
+//!   half of the window that was.
 //!
 //! Invariants:
 //! 1. Nothing behind the end of the file is read.

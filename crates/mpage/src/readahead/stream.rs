@@ -28,7 +28,7 @@ impl Window {
 /// A reader that goes forward.
 #[derive(Clone, Debug, Default)]
 struct Stream {
-    /// The window started last; empty in a stream that is not in use.
+    /// The window started last; empty where there was no memory for it.
     window: Range<u64>,
     /// Where the window before it began: the reader is somewhere from there on.
     since: u64,
@@ -36,6 +36,7 @@ struct Stream {
     pages_max: u64,
     /// The reader waited for a page of the window in flight.
     waited: bool,
+    /// When it went on last, in steps of all streams; zero: it is nobody's.
     used: u64,
 }
 
@@ -46,12 +47,12 @@ impl Stream {
 
     /// True when page `index` is in the window, or in the one before.
     fn holds(&self, index: u64) -> bool {
-        self.len() > 0 && self.since <= index && index < self.window.end
+        self.used > 0 && self.since <= index && index < self.window.end
     }
 
     /// True when page `index` is behind the window, and not farther than the window is long.
     fn reaches(&self, index: u64) -> bool {
-        self.len() > 0 && self.window.end <= index && index <= self.window.end + self.len()
+        self.used > 0 && self.window.end <= index && index <= self.window.end + self.len()
     }
 
     /// Pages of the window after one of `len` pages.
@@ -92,11 +93,11 @@ impl Streams {
         let (n, len) = match self.find(first) {
             Some(n) if first < self.streams[n].window.end => {
                 // Read ahead, and dropped before it was read: that was too far ahead.
-                let half = (self.streams[n].pages_max / 2).max(1);
-                self.streams[n].pages_max = half;
-                (n, self.streams[n].len().min(half))
+                let len = (self.streams[n].len() / 2).max(1);
+                self.streams[n].pages_max = len;
+                (n, len)
             }
-            Some(n) => (n, self.streams[n].next_len(self.streams[n].len())),
+            Some(n) => (n, self.streams[n].next_len(self.streams[n].len().max(count))),
             None if first == 0 || self.missed.contains(&first) => {
                 let n = self.replace_oldest();
                 (n, (count.next_power_of_two() * 4).min(self.streams[n].pages_max))
@@ -162,7 +163,7 @@ impl Streams {
     fn begin(&mut self, n: usize, pages: Range<u64>) {
         self.uses += 1;
         let stream = &mut self.streams[n];
-        let before = if stream.len() > 0 { stream.window.start } else { pages.start };
+        let before = if stream.used > 0 { stream.window.start } else { pages.start };
         stream.since = before.min(pages.start);
         stream.window = pages;
         stream.waited = false;

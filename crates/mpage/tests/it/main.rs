@@ -17,6 +17,7 @@ mod invalidate;
 mod memory;
 mod pinned;
 mod power_cut;
+mod readahead;
 mod rig;
 mod sets;
 mod shape;
