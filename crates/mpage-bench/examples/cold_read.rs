@@ -3,9 +3,10 @@
 //! `cargo run --release -p mpage-bench --example cold_read [rounds [folder]]`
 //!
 //! Each round has each reader in turn. Raw is direct I/O in requests of 1 MiB, one at a time as dd
-//! does it, and by four threads at once. The library reads through a fresh cache of 256 MiB, so
-//! that most of it is reclaimed on the way; its ratios are to the faster of the two in the same
-//! round.
+//! does it, and by four threads at once. Its buffers lie in huge pages, as the library's do, when
+//! the C library is told so: `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`. The library reads through a
+//! fresh cache of 256 MiB, so that most of it is reclaimed on the way; its ratios are to the faster
+//! of the two raw ones in the same round.
 
 #![forbid(unsafe_code)]
 
@@ -23,8 +24,9 @@ const FILE_BYTES: usize = 1 << 30;
 const MIB: usize = 1 << 20;
 /// Linux: `O_DIRECT`, on the processors this was measured on.
 const DIRECT: i32 = if cfg!(target_arch = "aarch64") { 0o20_0000 } else { 0o4_0000 };
-/// What direct I/O wants of a buffer.
-const ALIGNMENT: usize = 4096;
+/// A huge page: a raw request whose buffer lies in one is one segment to the device, as the
+/// library's requests are.
+const HUGE: usize = 2 << 20;
 
 type Failed = Box<dyn Error + Send + Sync>;
 
@@ -94,8 +96,8 @@ fn raw(path: &Path, depth: usize) -> Result<(), Failed> {
     for first in 0..depth {
         let file = Arc::clone(&file);
         threads.push(thread::spawn("raw", move || -> Result<(), Failed> {
-            let mut memory = vec![0; MIB + ALIGNMENT];
-            let aligned = memory.as_ptr().align_offset(ALIGNMENT);
+            let mut memory = vec![0; 2 * HUGE];
+            let aligned = memory.as_ptr().align_offset(HUGE);
             let buffer = &mut memory[aligned..aligned + MIB];
             for n in (first..FILE_BYTES / MIB).step_by(depth) {
                 file.read_exact_at(buffer, (n * MIB) as u64)?;

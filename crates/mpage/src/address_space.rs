@@ -163,13 +163,6 @@ pub struct SetCounts {
     pub locked: usize,
 }
 
-/// A page that bytes were copied from, and its word then. It may be another's page by now.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Hit {
-    pub(crate) page: PageId,
-    pub(crate) word: Word,
-}
-
 /// A page of a bio whose write ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended {
@@ -318,14 +311,14 @@ impl AddressSpace {
     }
 
     /// Copies bytes of page `index` from `offset` on, if they are cached; takes nothing and leaves
-    /// the page as it is. `None` when a part is not there.
+    /// the page as it is. Returns the page's word; `None` when a part is not there.
     #[inline]
     pub(crate) fn read_cached(
         &self,
         index: PageIndex,
         offset: usize,
         to: &mut [u8],
-    ) -> Option<Hit> {
+    ) -> Option<Word> {
         let wanted = sectors_of(offset, to.len());
         let id = self.pages.lookup(index)?;
         let page = self.core.pool.get(id)?;
@@ -337,15 +330,16 @@ impl AddressSpace {
             }
             self.core.pool.arena().read(seen.frame, offset, to);
             if page.end_read(seen) {
-                return Some(Hit { page: id, word: seen.word });
+                return Some(seen.word);
             }
         }
     }
 
-    /// True when there is a page at `index`: a hint.
-    pub(crate) fn is_cached(&self, index: PageIndex) -> bool {
-        let page = self.pages.lookup(index).and_then(|id| self.core.pool.get(id));
-        page.is_some_and(|page| page.is(self.id, index))
+    /// The page at `index`, not held: it may be another's at any moment, so this is for flags that
+    /// only inform.
+    pub(crate) fn peek(&self, index: PageIndex) -> Option<&Page> {
+        let page = self.core.pool.get(self.pages.lookup(index)?)?;
+        page.is(self.id, index).then_some(page)
     }
 
     /// The page at `index`, pinned. May miss a page that is being recycled: inserting finds out.

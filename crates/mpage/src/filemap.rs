@@ -83,8 +83,8 @@ fn copy_cached(
 ) -> Option<u64> {
     let index = PageIndex::of(range.start);
     let part = part_in_page(&range, index);
-    let hit = space.read_cached(index, part.start, &mut to[..part.len()])?;
-    readahead.note_hit(space, hit, index, may_wait);
+    let word = space.read_cached(index, part.start, &mut to[..part.len()])?;
+    readahead.note_hit(space, index, word, may_wait);
     Some(part.len() as u64)
 }
 

@@ -40,12 +40,12 @@ use std::sync::Arc;
 use mpage_locks::Mutex;
 use mpage_locks::atomic::{AtomicBool, Ordering};
 
-use crate::address_space::{AddressSpace, Hit, PagePin};
+use crate::address_space::{AddressSpace, PagePin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::GetBlock;
 use crate::may_wait::MayWait;
 use crate::mpage::{Filling, mpage_readahead};
-use crate::page::{FILLING, READAHEAD, REFERENCED};
+use crate::page::{FILLING, READAHEAD, REFERENCED, Word};
 use crate::reclaim::{get_page, get_page_now};
 use crate::units::{PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
 
@@ -112,35 +112,36 @@ impl Readahead {
         *self.streams.lock() = streams;
     }
 
-    /// Bytes `range` are wanted, and the first of them was just copied from a page: does what the
-    /// page has to be told of it. Starts the next window if the page was marked; with `may_wait`
-    /// the block map may wait for its metadata, and nothing else ever.
+    /// Page `index` was read, when its word was `word`: marks it as used, and starts the next window
+    /// if it was marked. With `may_wait` the block map may wait for its metadata; nothing else ever
+    /// waits.
     #[inline]
     pub(crate) fn note_hit(
         &self,
         space: &AddressSpace,
-        hit: Hit,
         index: PageIndex,
+        word: Word,
         may_wait: bool,
     ) {
-        if hit.word.0 & (REFERENCED | READAHEAD) != REFERENCED {
-            self.note_first_use(space, hit, index, may_wait);
+        if word.0 & (REFERENCED | READAHEAD) != REFERENCED {
+            self.note_first_use(space, index, word, may_wait);
         }
     }
 
     #[cold]
-    fn note_first_use(&self, space: &AddressSpace, hit: Hit, index: PageIndex, may_wait: bool) {
-        let page = space.page(hit.page);
-        if !hit.word.has(REFERENCED) && !self.no_reuse.load(Ordering::Relaxed) {
+    fn note_first_use(&self, space: &AddressSpace, index: PageIndex, word: Word, may_wait: bool) {
+        let Some(page) = space.peek(index) else { return };
+        if !word.has(REFERENCED) && !self.no_reuse.load(Ordering::Relaxed) {
             let _now = page.set(REFERENCED);
         }
-        if !hit.word.has(READAHEAD) || space.dev().is_congested() {
+        if !word.has(READAHEAD) || space.dev().is_congested() {
             return;
         }
         let mut streams = self.streams.lock();
         let Some(known) = streams.as_mut().filter(|_| page.take(READAHEAD)) else { return };
         let limit = known.longest();
-        let missing = |from: u64| (from..from + limit).find(|n| !space.is_cached(PageIndex(*n)));
+        let missing =
+            |from: u64| (from..from + limit).find(|n| space.peek(PageIndex(*n)).is_none());
         let Some(window) = known.on_marker(index.0, missing) else { return };
         drop(streams);
         space.core().stats.readahead_markers.add(1);
