@@ -218,69 +218,57 @@ pub(crate) fn will_need(space: &AddressSpace, range: &Range<u64>) {
 /// bios; returns the page before which it stopped. The marker goes on the first page that is read
 /// from its place on, or the last before it.
 fn start_reading(space: &AddressSpace, window: &Window, no_reuse: bool, may_wait: bool) -> u64 {
-    let Some(get_block) = space.ops().get_block.clone() else { return window.pages.start };
+    let (mut at, mut begun, mut marker) = (window.pages.start, 0, window.marker);
+    let Some(get_block) = space.ops().get_block.clone() else { return at };
     // Invariant 1.
     let end = window.pages.end.min(space.size().div_ceil(PAGE_BYTES));
-    let asked_end = window.pages.start + window.asked;
-    let mut marker = window.marker;
-    let (mut at, mut begun, mut more) = (window.pages.start, 0, true);
-    while more && at < end {
+    while at < end {
+        let whole = at..end.min(at + BATCH_PAGES);
         // Invariant 2.
-        if at >= asked_end && space.dev().is_congested() {
-            break;
-        }
-        let mut stop = end.min(at + BATCH_PAGES);
-        if at < asked_end && asked_end < stop && space.dev().is_congested() {
-            stop = asked_end;
-        }
-        let mut fillings = Vec::new();
-        while more && at < stop {
-            more = begin(space, PageIndex(at), no_reuse, &mut fillings);
-            at += u64::from(more);
-        }
-        if fillings.is_empty() {
-            continue;
-        }
-        let last = at >= end || !more;
-        if let Some(place) = marker
-            && let Some(filling) = marked(&fillings, place, last)
-        {
+        let batch = match space.dev().is_congested() {
+            true => at..whole.end.min(window.pages.start + window.asked),
+            false => whole.clone(),
+        };
+        let (fillings, stop) = begin(space, batch, no_reuse);
+        let last = stop < whole.end || stop == end;
+        if let Some(filling) = marker.and_then(|place| to_mark(&fillings, place, last)) {
             let _now = space.page(filling.page()).set(READAHEAD);
             marker = None;
         }
         begun += fillings.len() as u64;
         let _batch = mpage_readahead(space, fillings, &*get_block, may_wait);
+        at = stop;
+        if last {
+            break;
+        }
     }
-    let stats = &space.core().stats;
     if window.marker.is_some() && begun > 0 {
-        stats.readahead_windows.add(1);
-        stats.readahead_pages.add(begun);
+        space.core().stats.readahead_windows.add(1);
+        space.core().stats.readahead_pages.add(begun);
     }
     at
 }
 
 /// The page of `fillings` to mark: the first from `place` on, or the `last` of all.
-fn marked(fillings: &[Filling], place: u64, last: bool) -> Option<&Filling> {
+fn to_mark(fillings: &[Filling], place: u64, last: bool) -> Option<&Filling> {
     let found = fillings.iter().find(|filling| filling.index().0 >= place);
     found.or_else(|| fillings.last().filter(|_| last))
 }
 
-/// Begins to fill page `index`, if something of it is missing; false when there is no memory for
-/// it, or it is being removed.
-fn begin(
-    space: &AddressSpace,
-    index: PageIndex,
-    no_reuse: bool,
-    fillings: &mut Vec<Filling>,
-) -> bool {
-    let Ok(pin) = get_page_now(space, index) else { return false };
-    if let Some(Some(filling)) = Filling::try_begin(space, &pin, SectorMask::ALL) {
-        if no_reuse {
-            space.page(pin.id()).reset(REFERENCED);
+/// Begins to fill what is missing of `pages`. Stops where there is no memory for a page, or it is
+/// being removed; returns where, too.
+fn begin(space: &AddressSpace, pages: Range<u64>, no_reuse: bool) -> (Vec<Filling>, u64) {
+    let mut fillings = Vec::new();
+    for index in pages.clone().map(PageIndex) {
+        let Ok(pin) = get_page_now(space, index) else { return (fillings, index.0) };
+        if let Some(Some(filling)) = Filling::try_begin(space, &pin, SectorMask::ALL) {
+            if no_reuse {
+                space.page(pin.id()).reset(REFERENCED);
+            }
+            fillings.push(filling);
         }
-        fillings.push(filling);
     }
-    true
+    (fillings, pages.end.max(pages.start))
 }
 
 /// Makes `wanted` sectors of a pinned page up to date, reading what is missing of the page. Waits
