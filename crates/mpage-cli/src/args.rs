@@ -92,7 +92,8 @@ pub struct ServeArgs {
     /// Memory of the cache in all, like 64M or 2G
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub memory: Size,
-    /// What moves the image's blocks: io_uring, a pool of threads, or io_uring if the kernel lets us
+    /// What moves the image's blocks: io_uring, a pool of threads, or io_uring if the kernel lets
+    /// us
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub device: Device,
     /// The export's name; the empty name works always

@@ -1,5 +1,7 @@
 //! The command `mpage`: disk images through the page cache.
 
+#![forbid(unsafe_code)]
+
 use std::io;
 use std::process::ExitCode;
 

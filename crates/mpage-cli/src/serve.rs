@@ -158,12 +158,8 @@ fn new_cache(Size(bytes): Size) -> Result<PageCache, Failure> {
         )));
     }
     let memory = usize::try_from(bytes).expect("64-bit machines only");
-    let options = Options {
-        memory,
-        dirty_background_percent: 20,
-        dirty_percent: 60,
-        ..Options::default()
-    };
+    let options =
+        Options { memory, dirty_background_percent: 20, dirty_percent: 60, ..Options::default() };
     Ok(PageCache::new(&options)?)
 }
 

@@ -93,7 +93,7 @@ struct Session<'a> {
 impl Session<'_> {
     fn run(&mut self) -> io::Result<()> {
         loop {
-            if self.input.len() < REQUEST_BYTES || self.gathered.len() >= GATHERED_MAX {
+            if self.input.received() < REQUEST_BYTES || self.gathered.len() >= GATHERED_MAX {
                 self.send_gathered();
             }
             let Some(header) = self.input.peek(REQUEST_BYTES)? else { return Ok(()) };
@@ -163,7 +163,7 @@ impl Session<'_> {
             self.run_later(request, data, stored);
             return Ok(());
         }
-        if self.input.len() < length {
+        if self.input.received() < length {
             self.send_gathered();
         }
         let Some(data) = self.input.peek(length)? else {

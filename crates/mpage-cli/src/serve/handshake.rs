@@ -108,7 +108,10 @@ impl<S: Read + Write> Talk<'_, S> {
             }
             option::LIST | option::STRUCTURED_REPLY => self.refuse("no data belongs here")?,
             option::STARTTLS => {
-                self.reply(option_reply::ERR_POLICY, b"no encryption: use a Unix socket or a tunnel")?;
+                self.reply(
+                    option_reply::ERR_POLICY,
+                    b"no encryption: use a Unix socket or a tunnel",
+                )?;
             }
             option::INFO | option::GO => return self.info(data),
             option::LIST_META_CONTEXT | option::SET_META_CONTEXT => self.meta_context(data)?,
@@ -181,7 +184,7 @@ impl<S: Read + Write> Talk<'_, S> {
         let asked = match choosing {
             true => queries.iter().any(is_allocation),
             false => {
-                queries.is_empty() || queries.iter().any(|q| *q == b"base:" || is_allocation(&q))
+                queries.is_empty() || queries.iter().any(|q| *q == b"base:" || is_allocation(q))
             }
         };
         if asked {

@@ -24,7 +24,7 @@ impl Input {
     }
 
     /// How much is there.
-    pub fn len(&self) -> usize {
+    pub fn received(&self) -> usize {
         self.end - self.start
     }
 
@@ -40,10 +40,10 @@ impl Input {
             self.end -= self.start;
             self.start = 0;
         }
-        while self.len() < count {
+        while self.received() < count {
             let received = self.socket.receive(&mut self.bytes[self.end..])?;
             match received {
-                0 if self.len() == 0 => return Ok(None),
+                0 if self.received() == 0 => return Ok(None),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 _ => self.end += received,
             }
@@ -53,7 +53,7 @@ impl Input {
 
     /// Passes over `count` bytes that were looked at.
     pub fn consume(&mut self, count: usize) {
-        assert!(count <= self.len(), "only what is there can be passed over");
+        assert!(count <= self.received(), "only what is there can be passed over");
         self.start += count;
     }
 
@@ -64,7 +64,7 @@ impl Input {
     /// The socket's; `UnexpectedEof` when the stream ends before the last.
     pub fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
         let mut taken = vec![0; count];
-        let mut done = self.len().min(count);
+        let mut done = self.received().min(count);
         taken[..done].copy_from_slice(&self.bytes[self.start..self.start + done]);
         self.start += done;
         while done < count {

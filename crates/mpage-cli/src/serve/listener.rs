@@ -41,8 +41,10 @@ pub enum ListenError {
         source: io::Error,
     },
     /// The address cannot be listened on.
-    #[error("{address}: cannot listen there: {source}: choose another address or port with \
-             --listen")]
+    #[error(
+        "{address}: cannot listen there: {source}: choose another address or port with \
+             --listen"
+    )]
     Tcp {
         /// The address.
         address: SocketAddr,
@@ -111,7 +113,7 @@ impl Listener {
                 PollFd::new(self, PollFlags::IN),
                 PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
+            let _ready: usize = match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other?,
             };

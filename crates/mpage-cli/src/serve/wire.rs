@@ -273,7 +273,7 @@ impl<'a> Fields<'a> {
     /// The next number, and as many bytes as it says.
     pub fn counted(&mut self) -> Option<&'a [u8]> {
         let count = self.u32()?;
-        self.bytes(usize::try_from(count).ok()?)
+        self.bytes(usize::try_from(count).expect("32 bits"))
     }
 }
 

@@ -83,7 +83,9 @@ impl Queue {
                 drop(state);
                 // A request that panicked is answered by what it dropped; the others go on.
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                    tracing::error!("a request failed by a panic, which is a bug: please report it");
+                    tracing::error!(
+                        "a request failed by a panic, which is a bug: please report it"
+                    );
                 }
                 state = self.state.lock();
             } else {
