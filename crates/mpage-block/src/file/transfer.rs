@@ -141,7 +141,8 @@ impl Transfer {
     /// Ends the bio with `error` while the kernel may still use its memory, which from then on is
     /// nobody else's.
     ///
-    /// The vectors themselves go: the kernel has copied those it took (`IORING_FEAT_SUBMIT_STABLE`).
+    /// The vectors themselves go: the kernel has copied those it took, which is what
+    /// `IORING_FEAT_SUBMIT_STABLE` says.
     pub(super) fn abandon(self, error: Errno) {
         if !self.bio.vecs().is_empty() {
             LOST.lock().push(self.bio.head(self.bio.bytes()));
