@@ -11,6 +11,7 @@
 
 mod backend;
 mod blocking;
+mod health;
 mod iovecs;
 mod open;
 mod owner;
@@ -28,6 +29,7 @@ use rustix::fs::{SeekFrom, fstat, ftruncate, seek};
 
 pub use self::backend::Backend;
 use self::backend::Service;
+use self::health::Health;
 pub use self::open::{FileOptions, OpenError};
 use crate::{Bio, BioOp, BlockDevice, Errno, Limits, Span, SubmitError};
 
@@ -45,6 +47,7 @@ use crate::{Bio, BioOp, BlockDevice, Errno, Limits, Span, SubmitError};
 pub struct FileDevice {
     service: Service,
     target: Arc<Target>,
+    health: Arc<Health>,
 }
 
 /// The open file: what the threads share.
@@ -83,7 +86,7 @@ impl FileDevice {
             "opened a device served by {}",
             service.name()
         );
-        Ok(FileDevice { service, target })
+        Ok(FileDevice { service, target, health: Health::new(path) })
     }
 
     /// The size in bytes: a regular file's now, a block device's when it was opened.
@@ -125,7 +128,8 @@ impl BlockDevice for FileDevice {
         if writes && self.target.read_only {
             return Err(SubmitError { bio, error: Errno::ROFS });
         }
-        let bio = SubmitError::unless_allowed(bio, &self.target.limits)?;
+        let mut bio = SubmitError::unless_allowed(bio, &self.target.limits)?;
+        self.health.watch(&mut bio);
         self.service.submit(bio);
         Ok(())
     }

@@ -74,7 +74,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     let unfinished = server.stop(FINISH_LIMIT);
     if unfinished > 0 {
-        eprintln!("mpage: {unfinished} connections had requests that could not be finished");
+        eprintln!("mpage: requests of {unfinished} clients could not be finished");
     }
     let written = report::sync(&file);
     report::print(&cache.stats(), clock::now_ns() - began_ns);
@@ -84,8 +84,10 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
 
 /// Ends the process where threads may still wait for what never comes.
 fn finish(written: mpage::Result<()>, image: &Path) -> ExitCode {
-    let Err(error) = written else { std::process::exit(0) };
-    eprintln!("mpage: {}: not everything could be written: {error}", image.display());
+    let Err(mut error) = written else { std::process::exit(0) };
+    // Nobody will try again.
+    error.retained = false;
+    eprintln!("mpage: {}: not all of it is on the image: {error}", image.display());
     std::process::exit(1)
 }
 
