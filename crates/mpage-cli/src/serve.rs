@@ -78,17 +78,21 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     let written = report::sync(&file);
     report::print(&cache.stats(), clock::now_ns() - began_ns);
-    // Requests that hang would be waited for below; nothing is left to be saved.
-    Ok(finish(written, &args.image))
+    let status = conclude(written, &args.image);
+    if unfinished > 0 {
+        // Threads that wait for what never comes would be waited for; nothing is left to be saved.
+        std::process::exit(status);
+    }
+    Ok(if status == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Ends the process where threads may still wait for what never comes.
-fn finish(written: mpage::Result<()>, image: &Path) -> ExitCode {
-    let Err(mut error) = written else { std::process::exit(0) };
+/// Says what could not be written; the exit status.
+fn conclude(written: mpage::Result<()>, image: &Path) -> i32 {
+    let Err(mut error) = written else { return 0 };
     // Nobody will try again.
     error.retained = false;
     eprintln!("mpage: {}: not all of it is on the image: {error}", image.display());
-    std::process::exit(1)
+    1
 }
 
 fn give_up_on_second_signal(mut signals: Signals, file: &CachedFile) -> Result<(), Failure> {

@@ -6,20 +6,26 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mpage_locks::atomic::{AtomicBool, Ordering};
+use mpage_locks::atomic::{AtomicU64, Ordering};
+use mpage_locks::clock;
 
 use crate::{Bio, BioOp, Errno};
+
+/// Writing works again when it has failed for the last time this long ago, in nanoseconds: where a
+/// file system is full, some writes go on working.
+const CALM_NS: u64 = 10_000_000_000;
 
 /// What is known of one open file.
 pub(super) struct Health {
     path: PathBuf,
-    failing: AtomicBool,
+    /// When something failed last; zero once writing works again.
+    failed_ns: AtomicU64,
 }
 
 impl Health {
     /// Nothing failed yet.
     pub(super) fn new(path: &Path) -> Arc<Health> {
-        Arc::new(Health { path: path.into(), failing: AtomicBool::new(false) })
+        Arc::new(Health { path: path.into(), failed_ns: AtomicU64::new(0) })
     }
 
     /// Looks at the result of `bio`, if it changes the file.
@@ -37,8 +43,9 @@ impl Health {
 
     fn note(&self, op: BioOp, result: Result<(), Errno>) {
         let path = self.path.display();
+        let now_ns = clock::now_ns().max(1);
         match result {
-            Err(errno) if !self.failing.swap(true, Ordering::Relaxed) => match errno {
+            Err(errno) if self.failed_ns.swap(now_ns, Ordering::Relaxed) == 0 => match errno {
                 Errno::NOSPC | Errno::DQUOT => tracing::error!(
                     %path, %errno,
                     "the file system of the image is full: free some room there, and writing goes \
@@ -46,11 +53,14 @@ impl Health {
                 ),
                 _ => tracing::error!(%path, ?op, %errno, "the image cannot be written"),
             },
-            Ok(()) if op == BioOp::Write && self.failing.load(Ordering::Relaxed) => {
-                self.failing.store(false, Ordering::Relaxed);
-                tracing::warn!(%path, "the image can be written again");
+            Ok(()) => {
+                let failed_ns = self.failed_ns.load(Ordering::Relaxed);
+                let calm = failed_ns > 0 && now_ns.saturating_sub(failed_ns) > CALM_NS;
+                if calm && self.failed_ns.swap(0, Ordering::Relaxed) > 0 {
+                    tracing::warn!(%path, "the image can be written again");
+                }
             }
-            _ => {}
+            Err(_) => {}
         }
     }
 }
