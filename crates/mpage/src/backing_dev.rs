@@ -148,10 +148,10 @@ impl BackingDev {
         assert!(before > 0, "a read that ended had begun");
     }
 
-    /// True while the device has as many bios as it has use for: what nobody waits for stays away.
-    pub(crate) fn is_congested(&self) -> bool {
-        let writes = self.bios_in_flight.load(Ordering::SeqCst);
-        writes + self.reads_in_flight.load(Ordering::SeqCst) >= self.limits.queue_depth
+    /// True while the device has as many reads as it has use for: those that nobody waits for stay
+    /// away. Writes do not count: readers would be slowest while the cache is cleaned.
+    pub(crate) fn has_enough_reads(&self) -> bool {
+        self.reads_in_flight.load(Ordering::SeqCst) >= self.limits.queue_depth.max(2)
     }
 
     /// Asks the flusher to write dirty pages. One that was asked already, and waits for a write to

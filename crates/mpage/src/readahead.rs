@@ -12,9 +12,10 @@
 //! - A marker that is read starts a window behind the last, twice as long as that, or four times if
 //!   that was less than a sixteenth of the longest; its marker is on its first page. So a whole
 //!   window is in flight, or there, while the reader is in the one before.
-//! - A miss behind the window, not farther than it is long, goes on in the same way, with the marker
-//!   behind what was asked for.
+//! - A miss of the first page behind the window that is not cached goes on in the same way, with
+//!   the marker behind what was asked for.
 //! - Other misses read what was asked for, and change no stream.
+//! - What is asked for at once counts up to the longest window there may be.
 //! - The longest window is 1 MiB at first. It doubles when a reader had to wait for a page in
 //!   flight: the device takes longer than the reader needs for a window. It ends at 8 MiB, and at
 //!   an eighth of the cache. When a page was read ahead and dropped before it was read, it becomes
@@ -22,9 +23,9 @@
 //!
 //! Invariants:
 //! 1. Nothing behind the end of the file is read.
-//! 2. Reading ahead waits for nothing, and takes only memory that is free, or that nobody used since
-//!    the clock passed. A window ends where there is no more, or where the device has enough to do;
-//!    what was asked for is read all the same.
+//! 2. Reading ahead waits for nothing, and takes only memory that is free, or that nobody used
+//!    since the clock passed. A window ends where there is no more, or where the device has enough
+//!    to do; what was asked for is read all the same.
 //! 3. An error is silent: its pages stay not up to date, and who needs one reads it again, alone
 //!    with what else it asked for, and reports.
 //! 4. A marker is on a page whose reading its window began. It is taken by the one who acts on it.
@@ -112,9 +113,9 @@ impl Readahead {
         *self.streams.lock() = streams;
     }
 
-    /// Page `index` was read, when its word was `word`: marks it as used, and starts the next window
-    /// if it was marked. With `may_wait` the block map may wait for its metadata; nothing else ever
-    /// waits.
+    /// Page `index` was read, when its word was `word`: marks it as used, and starts the next
+    /// window if it was marked. With `may_wait` the block map may wait for its metadata; nothing
+    /// else ever waits.
     #[inline]
     pub(crate) fn note_hit(
         &self,
@@ -134,15 +135,13 @@ impl Readahead {
         if !word.has(REFERENCED) && !self.no_reuse.load(Ordering::Relaxed) {
             let _now = page.set(REFERENCED);
         }
-        if !word.has(READAHEAD) || space.dev().is_congested() {
+        if !word.has(READAHEAD) || space.dev().has_enough_reads() {
             return;
         }
         let mut streams = self.streams.lock();
         let Some(known) = streams.as_mut().filter(|_| page.take(READAHEAD)) else { return };
-        let limit = known.longest();
-        let missing =
-            |from: u64| (from..from + limit).find(|n| space.peek(PageIndex(*n)).is_none());
-        let Some(window) = known.on_marker(index.0, missing) else { return };
+        let next_missing = |from| next_missing(space, from);
+        let Some(window) = known.on_marker(index.0, next_missing) else { return };
         drop(streams);
         space.core().stats.readahead_markers.add(1);
         self.start(space, &window, may_wait);
@@ -158,14 +157,17 @@ impl Readahead {
     pub(crate) fn fetch(&self, space: &AddressSpace, range: Range<u64>) -> Result<()> {
         let may_wait = MayWait::no_bio_held();
         let index = PageIndex::of(range.start);
-        let asked = pages_touched(&range);
+        let mut asked = pages_touched(&range);
+        asked.end = asked.end.min(asked.start + pages_max(space, 1).end);
         let word = space.pin(index).map(|pin| pin.word());
         match word {
             Some(word) if word.has(FILLING) => self.note_wait(space, index),
             // Its reading failed, or it has some blocks alone.
             Some(_) => self.start(space, &Window::only(&asked), true),
             None => {
-                let window = self.streams.lock().as_mut().map(|streams| streams.on_miss(&asked));
+                let on_miss =
+                    |known: &mut Streams| known.on_miss(&asked, |from| next_missing(space, from));
+                let window = self.streams.lock().as_mut().map(on_miss);
                 self.start(space, &window.unwrap_or(Window::only(&asked)), true);
             }
         }
@@ -199,6 +201,11 @@ impl Readahead {
     }
 }
 
+/// The first page from `from` on that is not cached, unless that is farther than a window is long.
+fn next_missing(space: &AddressSpace, from: u64) -> Option<u64> {
+    (from..from + pages_max(space, 1).end).find(|n| space.peek(PageIndex(*n)).is_none())
+}
+
 /// Where the longest window of an open begins to grow, `factor` times the usual, and where it ends.
 fn pages_max(space: &AddressSpace, factor: u64) -> Range<u64> {
     let most = (space.core().pool.len() as u64 / PART_MAX).clamp(1, PAGES_MAX.end);
@@ -225,7 +232,7 @@ fn start_reading(space: &AddressSpace, window: &Window, no_reuse: bool, may_wait
     while at < end {
         let whole = at..end.min(at + BATCH_PAGES);
         // Invariant 2.
-        let batch = match space.dev().is_congested() {
+        let batch = match space.dev().has_enough_reads() {
             true => at..whole.end.min(window.pages.start + window.asked),
             false => whole.clone(),
         };

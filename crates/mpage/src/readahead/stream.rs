@@ -50,9 +50,10 @@ impl Stream {
         self.used > 0 && self.since <= index && index < self.window.end
     }
 
-    /// True when page `index` is behind the window, and not farther than the window is long.
-    fn reaches(&self, index: u64) -> bool {
-        self.used > 0 && self.window.end <= index && index <= self.window.end + self.len()
+    /// True when page `index` is the first behind the window that is not cached.
+    fn reaches(&self, index: u64, next_missing: &impl Fn(u64) -> Option<u64>) -> bool {
+        let behind = self.used > 0 && self.window.end <= index;
+        behind && next_missing(self.window.end) == Some(index)
     }
 
     /// Pages of the window after one of `len` pages.
@@ -87,10 +88,15 @@ impl Streams {
         }
     }
 
-    /// Pages `asked` are read, and the first of them is not cached.
-    pub(super) fn on_miss(&mut self, asked: &Range<u64>) -> Window {
+    /// Pages `asked` are read, and the first of them is not cached. `next_missing` says which page
+    /// from one on, not much farther, is not cached.
+    pub(super) fn on_miss(
+        &mut self,
+        asked: &Range<u64>,
+        next_missing: impl Fn(u64) -> Option<u64>,
+    ) -> Window {
         let (first, count) = (asked.start, asked.end - asked.start);
-        let (n, len) = match self.find(first) {
+        let (n, len) = match self.find(first, &next_missing) {
             Some(n) if first < self.streams[n].window.end => {
                 // Read ahead, and dropped before it was read: that was too far ahead.
                 let len = (self.streams[n].len() / 2).max(1);
@@ -114,7 +120,7 @@ impl Streams {
         Window { pages, asked: count, marker: Some(marker) }
     }
 
-    /// The marked page `index` was read. `next_missing` says which page behind one is not cached.
+    /// The marked page `index` was read.
     pub(super) fn on_marker(
         &mut self,
         index: u64,
@@ -125,7 +131,7 @@ impl Streams {
             None => {
                 // The mark of another open, or of a stream that was given up.
                 let hole = next_missing(index + 1)?;
-                let n = self.find(hole).unwrap_or_else(|| self.replace_oldest());
+                let n = self.find(hole, &next_missing).unwrap_or_else(|| self.replace_oldest());
                 (n, hole, hole - index)
             }
         };
@@ -155,11 +161,6 @@ impl Streams {
         }
     }
 
-    /// The longest window any stream may get, in pages.
-    pub(super) fn longest(&self) -> u64 {
-        self.pages_max.end
-    }
-
     fn begin(&mut self, n: usize, pages: Range<u64>) {
         self.uses += 1;
         let stream = &mut self.streams[n];
@@ -171,9 +172,10 @@ impl Streams {
     }
 
     /// The stream that page `index` continues: one whose window holds it before others.
-    fn find(&self, index: u64) -> Option<usize> {
-        let reaches = || self.streams.iter().position(|stream| stream.reaches(index));
-        self.streams.iter().position(|stream| stream.holds(index)).or_else(reaches)
+    fn find(&self, index: u64, next_missing: &impl Fn(u64) -> Option<u64>) -> Option<usize> {
+        let reaches = |stream: &Stream| stream.reaches(index, next_missing);
+        let holds = self.streams.iter().position(|stream| stream.holds(index));
+        holds.or_else(|| self.streams.iter().position(reaches))
     }
 
     /// A stream to begin anew: the one that went on least lately.
