@@ -45,7 +45,7 @@ use crate::address_space::{AddressSpace, PagePin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::GetBlock;
 use crate::may_wait::MayWait;
-use crate::mpage::{Filling, mpage_readahead};
+use crate::mpage::{Filling, Then, mpage_readahead};
 use crate::page::{FILLING, READAHEAD, REFERENCED, Word};
 use crate::reclaim::{get_page, get_page_now};
 use crate::units::{PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
@@ -58,6 +58,9 @@ const BATCH_PAGES: u64 = 256;
 
 /// The longest window at first, and for a reader that waits for the device: 1 MiB and 8 MiB.
 const PAGES_MAX: Range<u64> = BATCH_PAGES..8 * BATCH_PAGES;
+
+/// Pages of a request that are looked at for one that is missing.
+const LOOKED_AT: usize = 256;
 
 /// A window takes at most this part of the cache.
 const PART_MAX: u64 = 8;
@@ -182,6 +185,30 @@ impl Readahead {
         read_page(space, &pin, wanted, &may_wait)
     }
 
+    /// Starts to read what is missing of byte `range`, and what comes next, and waits for nothing.
+    /// `then` is called, by a thread of the device, when what was missing has been read, or has
+    /// failed. It is given back when nothing was started: somebody else reads the range already,
+    /// there is no memory without waiting, or the range is long.
+    pub(crate) fn start_fetch(
+        &self,
+        space: &AddressSpace,
+        range: &Range<u64>,
+        then: Then,
+    ) -> Option<Then> {
+        let mut asked = pages_touched(range);
+        let missing = |n: &u64| space.peek(PageIndex(*n)).is_none();
+        let first = asked.clone().take(LOOKED_AT).find(missing);
+        let (Some(first), true) = (first, asked.end - asked.start <= BATCH_PAGES) else {
+            return Some(then);
+        };
+        asked.start = first;
+        let on_miss = |known: &mut Streams| known.on_miss(&asked, |from| next_missing(space, from));
+        let window = self.streams.lock().as_mut().map(on_miss);
+        let mut then = Some(then);
+        self.start_then(space, &window.unwrap_or(Window::only(&asked)), false, &mut then);
+        then
+    }
+
     fn note_wait(&self, space: &AddressSpace, index: PageIndex) {
         let mut streams = self.streams.lock();
         if streams.as_mut().is_some_and(|streams| streams.on_wait(index.0)) {
@@ -191,8 +218,20 @@ impl Readahead {
 
     /// Starts to read the pages of a window.
     fn start(&self, space: &AddressSpace, window: &Window, may_wait: bool) {
+        self.start_then(space, window, may_wait, &mut None);
+    }
+
+    /// As [`start`](Self::start); takes `then` if something is read, and calls it when the first
+    /// batch has ended.
+    fn start_then(
+        &self,
+        space: &AddressSpace,
+        window: &Window,
+        may_wait: bool,
+        then: &mut Option<Then>,
+    ) {
         let no_reuse = self.no_reuse.load(Ordering::Relaxed);
-        let end = start_reading(space, window, no_reuse, may_wait);
+        let end = start_reading(space, window, (no_reuse, may_wait), then);
         if end < window.pages.end
             && let Some(streams) = self.streams.lock().as_mut()
         {
@@ -218,13 +257,20 @@ pub(crate) fn will_need(space: &AddressSpace, range: &Range<u64>) {
     let mut pages = pages_touched(range);
     pages.end = pages.end.min(pages.start.saturating_add(space.core().pool.len() as u64 / 4));
     let count = pages.end.saturating_sub(pages.start);
-    let _end = start_reading(space, &Window { pages, asked: count, marker: None }, false, true);
+    let window = Window { pages, asked: count, marker: None };
+    let _end = start_reading(space, &window, (false, true), &mut None);
 }
 
 /// Starts to read the pages of `window` that are missing and can be had without waiting, in large
 /// bios; returns the page before which it stopped. The marker goes on the first page that is read
 /// from its place on, or the last before it.
-fn start_reading(space: &AddressSpace, window: &Window, no_reuse: bool, may_wait: bool) -> u64 {
+/// `then` goes to the first batch that has something to read.
+fn start_reading(
+    space: &AddressSpace,
+    window: &Window,
+    (no_reuse, may_wait): (bool, bool),
+    then: &mut Option<Then>,
+) -> u64 {
     let (mut at, mut begun, mut marker) = (window.pages.start, 0, window.marker);
     let Some(get_block) = space.ops().get_block.clone() else { return at };
     // Invariant 1.
@@ -243,7 +289,8 @@ fn start_reading(space: &AddressSpace, window: &Window, no_reuse: bool, may_wait
             marker = None;
         }
         begun += fillings.len() as u64;
-        let _batch = mpage_readahead(space, fillings, &*get_block, may_wait);
+        let then = if fillings.is_empty() { None } else { then.take() };
+        let _batch = mpage_readahead(space, fillings, &*get_block, may_wait, then);
         at = stop;
         if last {
             break;
@@ -295,7 +342,7 @@ pub(crate) fn read_page(
     }
     let get_block = get_block_of(space)?;
     let Some(filling) = Filling::begin(space, pin, wanted, may_wait) else { return Ok(()) };
-    mpage_readahead(space, vec![filling], &*get_block, true).wait()
+    mpage_readahead(space, vec![filling], &*get_block, true, None).wait()
 }
 
 /// Makes what a pinned page lacks zeros, if all of it lies behind the end of the file: without I/O.
@@ -308,7 +355,7 @@ pub(crate) fn zero_unread(space: &AddressSpace, pin: &PagePin<'_>) {
     if pin.word().uptodate().contains(inside)
         && let Some(Some(filling)) = Filling::try_begin(space, pin, SectorMask::ALL)
     {
-        let _batch = mpage_readahead(space, vec![filling], &**get_block, false);
+        let _batch = mpage_readahead(space, vec![filling], &**get_block, false, None);
     }
 }
 

@@ -10,15 +10,20 @@
 
 #![forbid(unsafe_code)]
 
+mod readers;
 mod writers;
 
 use std::error::Error;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
+use mpage::{Options, PageCache};
 use mpage_locks::clock;
+
+/// Asks the C library for huge pages under large allocations: what the cache's memory lies in.
+const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 
 const MIB: usize = 1 << 20;
 const FILE_BYTES: usize = 1 << 30;
@@ -32,16 +37,30 @@ const DIRECT: i32 = if cfg!(target_arch = "aarch64") { 0o20_0000 } else { 0o4_00
 
 type Failed = Box<dyn Error + Send + Sync>;
 
+/// Where they compete. The cache holds nothing of the file when a contender begins.
+struct Ground {
+    path: PathBuf,
+    cache: PageCache,
+}
+
 /// Somebody who goes through the whole file.
-type Contender = (&'static str, fn(&Path) -> Result<(), Failed>);
+type Contender = (&'static str, fn(&Ground) -> Result<(), Failed>);
 
 const WRITERS: [Contender; 6] = [
-    ("raw, 1 MiB, depth 1", |path| writers::raw(path, 1)),
-    ("raw, 1 MiB, depth 4", |path| writers::raw(path, 4)),
-    ("kernel, 128 KiB", |path| writers::kernel(path, 128 << 10)),
-    ("library, 4 KiB", |path| writers::library(path, 4 << 10)),
-    ("library, 128 KiB", |path| writers::library(path, 128 << 10)),
-    ("library, 1 MiB", |path| writers::library(path, MIB)),
+    ("raw, 1 MiB, depth 1", |ground| writers::raw(ground, 1)),
+    ("raw, 1 MiB, depth 4", |ground| writers::raw(ground, 4)),
+    ("kernel, 128 KiB", |ground| writers::kernel(ground, 128 << 10)),
+    ("library, 4 KiB", |ground| writers::library(ground, 4 << 10)),
+    ("library, 128 KiB", |ground| writers::library(ground, 128 << 10)),
+    ("library, 1 MiB", |ground| writers::library(ground, MIB)),
+];
+
+const READERS: [Contender; 5] = [
+    ("raw, 1 MiB, depth 1", |ground| readers::raw(ground, 1)),
+    ("raw, 1 MiB, depth 4", |ground| readers::raw(ground, 4)),
+    ("library, 4 KiB", |ground| readers::library(ground, 4 << 10)),
+    ("library, 128 KiB", |ground| readers::library(ground, 128 << 10)),
+    ("library, 1 MiB", |ground| readers::library(ground, MIB)),
 ];
 
 fn main() -> ExitCode {
@@ -56,11 +75,21 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failed> {
     let rounds = rounds()?;
+    if std::env::var_os(HUGE_PAGES.0).is_none() {
+        // The C library reads it before main, so it takes another process.
+        let mut again = Command::new(std::env::current_exe()?);
+        let status = again.args(std::env::args_os().skip(1)).env(HUGE_PAGES.0, HUGE_PAGES.1);
+        return if status.status()?.success() { Ok(()) } else { Err("it failed".into()) };
+    }
     let folder = tempfile::tempdir()?;
-    let path = folder.path().join("data");
-    make(&path)?;
-    println!("write 1 GiB over an existing file, then fdatasync; {rounds} rounds\n");
-    compare(&WRITERS, &path, rounds)
+    let options = Options { memory: CACHE_BYTES, prefault: true, ..Options::default() };
+    let ground = Ground { path: folder.path().join("data"), cache: PageCache::new(&options)? };
+    make(&ground.path)?;
+    println!("{rounds} rounds; the cache has 256 MiB, all touched before\n");
+    println!("write 1 GiB over an existing file, then fdatasync:\n");
+    compare(&WRITERS, &ground, rounds)?;
+    println!("read 1 GiB, none of it cached:\n");
+    compare(&READERS, &ground, rounds)
 }
 
 fn rounds() -> Result<usize, Failed> {
@@ -73,7 +102,7 @@ fn rounds() -> Result<usize, Failed> {
 }
 
 /// Measures each contender in each round and prints a table. The first two are raw.
-fn compare(contenders: &[Contender], path: &Path, rounds: usize) -> Result<(), Failed> {
+fn compare(contenders: &[Contender], ground: &Ground, rounds: usize) -> Result<(), Failed> {
     let mut speeds = vec![Vec::new(); contenders.len()];
     let mut ratios = vec![Vec::new(); contenders.len()];
     for round in 0..rounds {
@@ -81,7 +110,7 @@ fn compare(contenders: &[Contender], path: &Path, rounds: usize) -> Result<(), F
         // Each comes first, and last, as often as the others.
         for n in (0..contenders.len()).map(|n| (n + round) % contenders.len()) {
             let began = clock::now_ns();
-            contenders[n].1(path)?;
+            contenders[n].1(ground)?;
             let seconds = (clock::now_ns() - began) as f64 / 1e9;
             of_round[n] = (FILE_BYTES / MIB) as f64 / seconds;
         }

@@ -2,17 +2,16 @@
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
 use std::sync::Arc;
 
-use mpage::{OpenOptions, Options, PageCache};
+use mpage::OpenOptions;
 use mpage_locks::thread;
 
-use crate::{CACHE_BYTES, DIRECT, FILE_BYTES, Failed, HUGE, MIB};
+use crate::{DIRECT, FILE_BYTES, Failed, Ground, HUGE, MIB};
 
 /// Writes with `depth` requests of 1 MiB at the device, and flushes it.
-pub(crate) fn raw(path: &Path, depth: usize) -> Result<(), Failed> {
-    let file = Arc::new(File::options().write(true).custom_flags(DIRECT).open(path)?);
+pub(crate) fn raw(ground: &Ground, depth: usize) -> Result<(), Failed> {
+    let file = Arc::new(File::options().write(true).custom_flags(DIRECT).open(&ground.path)?);
     let mut threads = Vec::new();
     for first in 0..depth {
         let file = Arc::clone(&file);
@@ -34,8 +33,8 @@ pub(crate) fn raw(path: &Path, depth: usize) -> Result<(), Failed> {
 }
 
 /// Writes through the kernel's page cache, `step` bytes at a time, and syncs.
-pub(crate) fn kernel(path: &Path, step: usize) -> Result<(), Failed> {
-    let file = File::options().write(true).open(path)?;
+pub(crate) fn kernel(ground: &Ground, step: usize) -> Result<(), Failed> {
+    let file = File::options().write(true).open(&ground.path)?;
     let buffer = vec![2; step];
     for offset in (0..FILE_BYTES).step_by(step) {
         file.write_all_at(&buffer, offset as u64)?;
@@ -44,9 +43,8 @@ pub(crate) fn kernel(path: &Path, step: usize) -> Result<(), Failed> {
 }
 
 /// Writes through a cache, `step` bytes at a time, and syncs.
-pub(crate) fn library(path: &Path, step: usize) -> Result<(), Failed> {
-    let cache = PageCache::new(&Options { memory: CACHE_BYTES, ..Options::default() })?;
-    let file = cache.open(path, &OpenOptions::default())?;
+pub(crate) fn library(ground: &Ground, step: usize) -> Result<(), Failed> {
+    let file = ground.cache.open(&ground.path, &OpenOptions::default())?;
     let buffer = vec![3; step];
     for offset in (0..FILE_BYTES).step_by(step) {
         file.write_all_at(&buffer, offset as u64)?;

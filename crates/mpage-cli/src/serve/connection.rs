@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mpage::CachedFile;
+use mpage_locks::Mutex;
 
 use super::export::{self, Export};
 use super::handshake::{self, Agreed, Outcome};
@@ -23,6 +24,11 @@ use super::workers::Workers;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 /// Gathered replies are sent at the latest when they are this long, in bytes.
 const GATHERED_MAX: usize = 256 << 10;
+
+/// A read up to this length, in bytes, is answered by the device's thread when it was not cached.
+const FETCHED_MAX: usize = 256 << 10;
+/// More than the header of any reply.
+const REPLY_HEADER_MAX: usize = 64;
 
 /// A connected client.
 pub struct Connection {
@@ -48,7 +54,7 @@ impl Connection {
     }
 
     /// Serves the client until it goes; returns when each of its requests is answered.
-    pub fn serve(&self, export: &Arc<Export>, workers: &Workers) {
+    pub fn serve(&self, export: &Arc<Export>, workers: &Arc<Workers>) {
         if let Err(error) = self.talk(export, workers) {
             tracing::info!(%error, "a connection ended early");
         }
@@ -56,7 +62,7 @@ impl Connection {
         self.socket.shut(Shutdown::Both);
     }
 
-    fn talk(&self, export: &Arc<Export>, workers: &Workers) -> io::Result<()> {
+    fn talk(&self, export: &Arc<Export>, workers: &Arc<Workers>) -> io::Result<()> {
         self.socket.limit_receive(Some(HANDSHAKE_LIMIT))?;
         let agreed = match handshake::negotiate(&mut &*self.socket, export.offer())? {
             Outcome::Go(agreed) => agreed,
@@ -81,7 +87,7 @@ impl Connection {
 /// The requests of one client.
 struct Session<'a> {
     export: &'a Arc<Export>,
-    workers: &'a Workers,
+    workers: &'a Arc<Workers>,
     agreed: Agreed,
     file: CachedFile,
     input: Input,
@@ -123,7 +129,11 @@ impl Session<'_> {
             return Ok(());
         }
         match request.command {
-            Command::Read if self.read_now(&request, length) => Ok(()),
+            Command::Read if self.read_now(&request) => Ok(()),
+            Command::Read if length <= FETCHED_MAX => {
+                self.fetch(request, length);
+                Ok(())
+            }
             Command::Write => self.write(request, length),
             _ => {
                 self.hand_over(request, Vec::new(), 0);
@@ -133,17 +143,36 @@ impl Session<'_> {
     }
 
     /// Answers a read at once if all of it is cached.
-    fn read_now(&mut self, request: &Request, length: usize) -> bool {
-        let before = self.gathered.len();
-        export::begin_reply(&mut self.gathered, request, self.agreed, request.length);
-        let at = self.gathered.len();
-        self.gathered.resize(at + length, 0);
-        let read = self.file.try_read_at(&mut self.gathered[at..], request.offset);
-        let all = length == 0 || read == Some(length);
-        if !all {
-            self.gathered.truncate(before);
+    fn read_now(&mut self, request: &Request) -> bool {
+        read_cached(&self.file, request, self.agreed, &mut self.gathered)
+    }
+
+    /// Starts to read what is missing. Who ends that answers, without a worker in between, unless
+    /// there is more to wait for.
+    fn fetch(&mut self, request: Request, length: usize) {
+        self.send_gathered();
+        self.output.begin(length);
+        let answer = Arc::new(Mutex::new(Some(self.answer(request, length))));
+        let (theirs, file) = (Arc::clone(&answer), self.file.clone());
+        let (agreed, workers) = (self.agreed, Arc::clone(self.workers));
+        let answer_it = move || {
+            let Some(answer) = theirs.lock().take() else { return };
+            let mut reply = Vec::with_capacity(length + REPLY_HEADER_MAX);
+            if read_cached(&file, &request, agreed, &mut reply) {
+                answer.give(reply);
+            } else {
+                run_on(&workers, answer, file, Vec::new(), 0);
+            }
+        };
+        let range = request.offset..request.offset + u64::from(request.length);
+        let started = self.file.start_fetch(range, answer_it);
+        if !started && let Some(answer) = answer.lock().take() {
+            run_on(self.workers, answer, self.file.clone(), Vec::new(), 0);
         }
-        all
+    }
+
+    fn answer(&self, request: Request, bytes: usize) -> Answer {
+        Answer { output: Some(Arc::clone(self.output)), request, agreed: self.agreed, bytes }
     }
 
     /// Stores a write's data at once if nothing has to be waited for.
@@ -198,21 +227,8 @@ impl Session<'_> {
     /// Has a worker do the request, for which the output has room. `stored` bytes of `data` are in
     /// the cache already.
     fn run_later(&self, request: Request, data: Vec<u8>, stored: usize) {
-        let bytes = bytes_of(&request, &data);
-        let (file, agreed) = (self.file.clone(), self.agreed);
-        let output = Some(Arc::clone(self.output));
-        let answer = Answer { output, request, agreed, bytes };
-        let job = move || {
-            let mut rest = request;
-            rest.offset += stored as u64;
-            rest.length -= u32::try_from(stored).expect("no more than the request's length");
-            let made = export::reply(&request, agreed, |reply| {
-                Export::run(&file, &rest, &data[stored..], reply)
-            });
-            drop(data);
-            answer.give(made);
-        };
-        self.workers.run(Export::lane(&request), Box::new(job));
+        let answer = self.answer(request, bytes_of(&request, &data));
+        run_on(self.workers, answer, self.file.clone(), data, stored);
     }
 
     fn send_gathered(&mut self) {
@@ -220,6 +236,36 @@ impl Session<'_> {
             self.output.reply_now(std::mem::take(&mut self.gathered));
         }
     }
+}
+
+/// Puts the reply of a read at the end of `to` if all of it is cached.
+fn read_cached(file: &CachedFile, request: &Request, agreed: Agreed, to: &mut Vec<u8>) -> bool {
+    let before = to.len();
+    export::begin_reply(to, request, agreed, request.length);
+    let at = to.len();
+    let length = usize::try_from(request.length).expect("32 bits");
+    to.resize(at + length, 0);
+    let all = file.try_read_at(&mut to[at..], request.offset) == Some(length);
+    if !all {
+        to.truncate(before);
+    }
+    all
+}
+
+/// Has a worker do a request, whose data is `data`; `stored` bytes of it are in the cache already.
+fn run_on(workers: &Workers, answer: Answer, file: CachedFile, data: Vec<u8>, stored: usize) {
+    let (request, agreed) = (answer.request, answer.agreed);
+    let job = move || {
+        let mut rest = request;
+        rest.offset += stored as u64;
+        rest.length -= u32::try_from(stored).expect("no more than the request's length");
+        let made = export::reply(&request, agreed, |reply| {
+            Export::run(&file, &rest, &data[stored..], reply)
+        });
+        drop(data);
+        answer.give(made);
+    };
+    workers.run(Export::lane(&request), Box::new(job));
 }
 
 /// The one answer that a request gets, whatever happens to who works on it.

@@ -20,7 +20,7 @@ pub const CONNECTIONS_MAX: usize = 64;
 /// A server: an export and who is connected to it.
 pub struct Server {
     export: Arc<Export>,
-    workers: Workers,
+    workers: Arc<Workers>,
     connections: Mutex<Connections>,
     ended: Condvar,
 }
@@ -37,7 +37,7 @@ impl Server {
     pub fn new(export: Export) -> Arc<Server> {
         Arc::new(Server {
             export: Arc::new(export),
-            workers: Workers::default(),
+            workers: Arc::default(),
             connections: Mutex::default(),
             ended: Condvar::new(),
         })

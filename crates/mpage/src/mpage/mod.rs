@@ -36,7 +36,7 @@ use crate::get_block::GetBlock;
 use crate::units::{SECTOR_SIZE, Sector};
 use crate::writeback::WritebackControl;
 
-pub(crate) use read::{Filling, mpage_readahead};
+pub(crate) use read::{Filling, Then, mpage_readahead};
 pub(crate) use write_range::{DirectIo, write_dirty_range};
 
 /// Writes the pages of `mapping` that are in io and in the range of `wbc`, in large bios.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use mpage_block::{Bio, Errno};
+use mpage_locks::Mutex;
 use mpage_locks::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::map::{Mapper, Run};
@@ -86,6 +87,9 @@ struct BatchPage {
     failed: AtomicBool,
 }
 
+/// What is done when pages were read, by whoever ends the last of them: it must not wait.
+pub(crate) type Then = Box<dyn FnOnce() + Send>;
+
 /// Pages being read together. Ends each page when all its parts are in.
 pub(crate) struct ReadBatch {
     space: Arc<AddressSpace>,
@@ -97,6 +101,8 @@ pub(crate) struct ReadBatch {
     /// Pages to go.
     left: AtomicU64,
     ended: Event,
+    /// Called when the last page has ended.
+    then: Mutex<Option<Then>>,
 }
 
 impl ReadBatch {
@@ -139,6 +145,10 @@ impl ReadBatch {
         self.space.core().pool.memory.notify();
         if self.left.fetch_sub(ended, Ordering::SeqCst) == ended {
             self.ended.notify();
+            let then = self.then.lock().take();
+            if let Some(then) = then {
+                then();
+            }
         }
     }
 
@@ -180,12 +190,14 @@ fn sector_of(byte: usize) -> std::ops::Range<usize> {
 
 /// Reads pages, ascending, in large bios; returns when all are submitted. Holes, unwritten blocks
 /// and what is beyond the end of the file become zeros without I/O. Where the block map would have
-/// to wait and must not (`may_wait`), pages fail. Linux: `mpage_readahead()`, fs/mpage.c.
+/// to wait and must not (`may_wait`), pages fail. `then` is called when the last page has ended, if
+/// there is one. Linux: `mpage_readahead()`, fs/mpage.c.
 pub(crate) fn mpage_readahead(
     space: &AddressSpace,
     fillings: Vec<Filling>,
     get_block: &dyn GetBlock,
     may_wait: bool,
+    then: Option<Then>,
 ) -> Arc<ReadBatch> {
     let page =
         |filling| BatchPage { filling, parts: AtomicU32::new(1), failed: AtomicBool::new(false) };
@@ -196,6 +208,7 @@ pub(crate) fn mpage_readahead(
         size: space.size(),
         error: AtomicU32::new(0),
         ended: Event::default(),
+        then: Mutex::new(then),
     });
     let mut reader = Reader {
         space,

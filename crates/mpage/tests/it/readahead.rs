@@ -554,3 +554,34 @@ fn a_write_that_must_not_wait_leaves_the_dirty_limit_and_memory_alone() {
     assert_eq!(rest.file.try_write_at(&page, 1000 * 4096).unwrap(), 4096);
     assert_eq!(rest.cache.stats().waits_for_memory, 0);
 }
+
+/// Whoever must not wait starts a read and is called when it has ended, well or not.
+///
+/// Seen to fail: with `then` called when the read is submitted, and with it kept by a batch that
+/// reads nothing.
+#[test]
+fn who_starts_a_fetch_is_called_when_it_has_ended() {
+    let ahead = Ahead::new(1 << 20);
+    let called = Arc::new(mpage_locks::atomic::AtomicBool::new(false));
+    let is_called = || called.load(mpage_locks::atomic::Ordering::SeqCst);
+    let start = |pages: Range<u64>| {
+        let called = Arc::clone(&called);
+        let call = move || called.store(true, mpage_locks::atomic::Ordering::SeqCst);
+        ahead.file.start_fetch(pages.start * 4096..pages.end * 4096, call)
+    };
+    ahead.stack.hold(BioOp::Read);
+    assert!(start(100..102));
+    ahead.stack.delay.wait_for_held(1);
+    assert!(!is_called() && !is_cached(&ahead.file, 100));
+    assert!(!start(100..102), "somebody reads it already");
+    ahead.stack.let_go();
+    assert!(is_called() && is_cached(&ahead.file, 100) && is_cached(&ahead.file, 101));
+    assert!(!start(100..102), "it is cached");
+    assert!(!start(256..300), "it lies behind the end");
+
+    called.store(false, mpage_locks::atomic::Ordering::SeqCst);
+    ahead.stack.fail(BioOp::Read, Times::First(1), Errno::IO);
+    assert!(start(200..201));
+    assert!(is_called() && !is_cached(&ahead.file, 200), "what failed is told by the next read");
+    ahead.read(200, 1);
+}
