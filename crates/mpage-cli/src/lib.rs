@@ -8,7 +8,7 @@
 //!   export                  what requests do to the image
 //!   handshake  wire         the protocol
 //!   input  output  socket   bytes
-//!   workers                 threads that wait for the device
+//!   workers  budget         threads that wait for the device; memory for requests
 //! ```
 
 #![forbid(unsafe_code)]

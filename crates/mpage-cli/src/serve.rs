@@ -18,6 +18,7 @@ use crate::args::ServeArgs;
 use crate::failure::Failure;
 use crate::size::{self, Size};
 
+pub mod budget;
 pub mod connection;
 pub mod export;
 pub mod handshake;
@@ -45,21 +46,24 @@ const FINISH_LIMIT: Duration = Duration::from_secs(10);
 /// What keeps it from serving, in one line with the remedy.
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let began_ns = clock::now_ns();
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("cannot take signals"))?;
-    if let Some(size) = args.create {
-        create(&args.image, size)?;
-    }
-    let fast_zero = check_image(&args.image)?;
     let cache = new_cache(args.memory)?;
+    let created = args.create.map(|size| Created::new(&args.image, size)).transpose()?;
+    let fast_zero = check_image(&args.image)?;
     let file = cache.open(&args.image, &open_options(args))?;
     if file.size() == 0 {
         return Err(empty(&args.image));
     }
+    // From here on a signal stops the server; until now it would have ended the process, which had
+    // nothing to lose.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("cannot take signals"))?;
     let terms = Terms { name: args.export.clone(), read_only: args.read_only, fast_zero };
     let server = Server::new(Export::new(file.mapping(), terms));
     let listener = listen(args)?;
     let (stop, stopped) = UnixStream::pair().map_err(system("no pipe"))?;
     announce(args, &file, &listener)?;
+    if let Some(created) = created {
+        created.keep();
+    }
 
     let taker = {
         let server = Arc::clone(&server);
@@ -118,19 +122,45 @@ fn open_options(args: &ServeArgs) -> OpenOptions {
     }
 }
 
-/// Makes an image without any data.
-fn create(path: &Path, Size(bytes): Size) -> Result<(), Failure> {
-    if bytes == 0 {
-        return Err(Failure("an image of no bytes: give --create a size, like 1G".into()));
+/// An image that was just made; it goes again unless it is served.
+struct Created<'a> {
+    path: &'a Path,
+    kept: bool,
+}
+
+impl Created<'_> {
+    /// Makes an image without any data.
+    fn new(path: &Path, Size(bytes): Size) -> Result<Created<'_>, Failure> {
+        if bytes == 0 {
+            return Err(Failure("an image of no bytes: give --create a size, like 1G".into()));
+        }
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Failure(format!(
+                "{}: exists already: leave out --create to serve it, or choose another name",
+                path.display()
+            )),
+            _ => Failure(format!("{}: cannot be made: {error}", path.display())),
+        };
+        let made = fs::OpenOptions::new().write(true).create_new(true).open(path);
+        let file = made.map_err(failed)?;
+        let created = Created { path, kept: false };
+        file.set_len(bytes).map_err(failed)?;
+        Ok(created)
     }
-    let made = fs::OpenOptions::new().write(true).create_new(true).open(path);
-    made.and_then(|file| file.set_len(bytes)).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Failure(format!(
-            "{}: exists already: leave out --create to serve it, or choose another name",
-            path.display()
-        )),
-        _ => Failure(format!("{}: cannot be made: {error}", path.display())),
-    })
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Created<'_> {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = fs::remove_file(self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the new image stays");
+        }
+    }
 }
 
 /// Whether zeros cost nothing on the image: a regular file has holes.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use mpage::CachedFile;
 use mpage_locks::Mutex;
 
+use super::budget::{Budget, STALL_LIMIT};
 use super::export::{self, Export};
 use super::handshake::{self, Agreed, Outcome};
 use super::input::{INPUT_BYTES, Input};
@@ -24,9 +25,9 @@ use super::workers::Workers;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
 /// Gathered replies are sent at the latest when they are this long, in bytes.
 const GATHERED_MAX: usize = 256 << 10;
+/// Longer reads are the workers': others of the connection need not wait for them.
+const READ_NOW_MAX: usize = 256 << 10;
 
-/// A read up to this length, in bytes, is answered by the device's thread when it was not cached.
-const FETCHED_MAX: usize = 256 << 10;
 /// More than the header of any reply.
 const REPLY_HEADER_MAX: usize = 64;
 
@@ -38,9 +39,9 @@ pub struct Connection {
 
 impl Connection {
     /// For a client that has just connected.
-    pub fn new(socket: Socket) -> Connection {
+    pub fn new(socket: Socket, budget: Arc<Budget>) -> Connection {
         let socket = Arc::new(socket);
-        Connection { output: Output::new(Arc::clone(&socket)), socket }
+        Connection { output: Output::new(Arc::clone(&socket), budget), socket }
     }
 
     /// Lets requests that have arrived be answered and takes no more.
@@ -64,6 +65,7 @@ impl Connection {
 
     fn talk(&self, export: &Arc<Export>, workers: &Arc<Workers>) -> io::Result<()> {
         self.socket.limit_receive(Some(HANDSHAKE_LIMIT))?;
+        self.socket.limit_send(STALL_LIMIT)?;
         let agreed = match handshake::negotiate(&mut &*self.socket, export.offer())? {
             Outcome::Go(agreed) => agreed,
             Outcome::Ended => return Ok(()),
@@ -75,6 +77,7 @@ impl Connection {
             agreed,
             file: export.open(),
             input: Input::new(Arc::clone(&self.socket)),
+            socket: &self.socket,
             output: &self.output,
             gathered: Vec::new(),
         };
@@ -91,6 +94,7 @@ struct Session<'a> {
     agreed: Agreed,
     file: CachedFile,
     input: Input,
+    socket: &'a Socket,
     output: &'a Arc<Output>,
     /// Replies not sent yet.
     gathered: Vec<u8>,
@@ -120,25 +124,19 @@ impl Session<'_> {
         if request.command == Command::Write && request.length > PAYLOAD_MAX {
             return Err(broken("a write of more data than any may have"));
         }
-        let checked = self.export.check(&request, self.agreed);
-        if let Err(error) = checked {
+        if let Err(error) = self.export.check(&request, self.agreed) {
             if request.command == Command::Write {
-                let _data = self.input.take(length)?;
+                self.send_gathered();
+                self.input.skip(length)?;
             }
             export::error_reply(&mut self.gathered, &request, self.agreed, error);
             return Ok(());
         }
         match request.command {
-            Command::Read if self.read_now(&request) => Ok(()),
-            Command::Read if length <= FETCHED_MAX => {
-                self.fetch(request, length);
-                Ok(())
-            }
+            Command::Read if length <= READ_NOW_MAX && self.read_now(&request) => Ok(()),
+            Command::Read if length <= READ_NOW_MAX => self.fetch(request, length),
             Command::Write => self.write(request, length),
-            _ => {
-                self.hand_over(request, Vec::new(), 0);
-                Ok(())
-            }
+            _ => self.hand_over(request, Vec::new(), 0),
         }
     }
 
@@ -149,9 +147,9 @@ impl Session<'_> {
 
     /// Starts to read what is missing. Who ends that answers, without a worker in between, unless
     /// there is more to wait for.
-    fn fetch(&mut self, request: Request, length: usize) {
+    fn fetch(&mut self, request: Request, length: usize) -> io::Result<()> {
         self.send_gathered();
-        self.output.begin(length);
+        self.output.begin(length)?;
         let answer = Arc::new(Mutex::new(Some(self.answer(request, length))));
         let (theirs, file) = (Arc::clone(&answer), self.file.clone());
         let (agreed, workers) = (self.agreed, Arc::clone(self.workers));
@@ -169,6 +167,7 @@ impl Session<'_> {
         if !started && let Some(answer) = answer.lock().take() {
             run_on(self.workers, answer, self.file.clone(), Vec::new(), 0);
         }
+        Ok(())
     }
 
     fn answer(&self, request: Request, bytes: usize) -> Answer {
@@ -177,20 +176,8 @@ impl Session<'_> {
 
     /// Stores a write's data at once if nothing has to be waited for.
     fn write(&mut self, request: Request, length: usize) -> io::Result<()> {
-        let durable = request.has(flag::FUA);
         if length > INPUT_BYTES {
-            self.send_gathered();
-            self.output.begin(length);
-            let data = match self.input.take(length) {
-                Ok(data) => data,
-                Err(error) => {
-                    self.output.reply(length, Vec::new());
-                    return Err(error);
-                }
-            };
-            let stored = if durable { 0 } else { self.store_now(&request, &data) };
-            self.run_later(request, data, stored);
-            return Ok(());
+            return self.write_large(request, length);
         }
         if self.input.received() < length {
             self.send_gathered();
@@ -198,34 +185,52 @@ impl Session<'_> {
         let Some(data) = self.input.peek(length)? else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
-        let stored = match durable {
-            false => self.file.try_write_at(data, request.offset).unwrap_or(0),
-            true => 0,
-        };
+        let durable = request.has(flag::FUA);
+        let stored = if durable { 0 } else { store_now(&self.file, &request, data) };
         let left = (stored < length || durable).then(|| data.to_vec());
         self.input.consume(length);
         match left {
             Some(data) => self.hand_over(request, data, stored),
-            None => export::begin_reply(&mut self.gathered, &request, self.agreed, 0),
+            None => {
+                export::begin_reply(&mut self.gathered, &request, self.agreed, 0);
+                Ok(())
+            }
         }
+    }
+
+    /// Receives data that is too long to look at where it lies.
+    fn write_large(&mut self, request: Request, length: usize) -> io::Result<()> {
+        self.send_gathered();
+        self.output.begin(length)?;
+        self.socket.limit_receive(Some(STALL_LIMIT))?;
+        let taken = self.input.take(length, || !self.output.is_in_the_way());
+        let data = taken.inspect_err(|_| self.output.abandon(length))?;
+        self.socket.limit_receive(None)?;
+        let stored = match request.has(flag::FUA) {
+            true => 0,
+            false => store_now(&self.file, &request, &data),
+        };
+        if stored == length {
+            let mut reply = Vec::new();
+            export::begin_reply(&mut reply, &request, self.agreed, 0);
+            drop(data);
+            self.output.reply(length, reply);
+            return Ok(());
+        }
+        self.run_later(request, data, stored);
         Ok(())
     }
 
-    /// How much of `data` could be stored without waiting. What failed, who waits tries again.
-    fn store_now(&self, request: &Request, data: &[u8]) -> usize {
-        self.file.try_write_at(data, request.offset).unwrap_or(0)
-    }
-
-    /// Has a worker do the request.
-    fn hand_over(&mut self, request: Request, data: Vec<u8>, stored: usize) {
-        let bytes = bytes_of(&request, &data);
+    /// Has a worker do the request, once there is memory for it.
+    fn hand_over(&mut self, request: Request, data: Vec<u8>, stored: usize) -> io::Result<()> {
         self.send_gathered();
-        self.output.begin(bytes);
+        self.output.begin(bytes_of(&request, &data))?;
         self.run_later(request, data, stored);
+        Ok(())
     }
 
-    /// Has a worker do the request, for which the output has room. `stored` bytes of `data` are in
-    /// the cache already.
+    /// Has a worker do the request, which has begun. `stored` bytes of `data` are in the cache
+    /// already.
     fn run_later(&self, request: Request, data: Vec<u8>, stored: usize) {
         let answer = self.answer(request, bytes_of(&request, &data));
         run_on(self.workers, answer, self.file.clone(), data, stored);
@@ -256,16 +261,16 @@ fn read_cached(file: &CachedFile, request: &Request, agreed: Agreed, to: &mut Ve
 fn run_on(workers: &Workers, answer: Answer, file: CachedFile, data: Vec<u8>, stored: usize) {
     let (request, agreed) = (answer.request, answer.agreed);
     let job = move || {
-        let mut rest = request;
-        rest.offset += stored as u64;
-        rest.length -= u32::try_from(stored).expect("no more than the request's length");
-        let made = export::reply(&request, agreed, |reply| {
-            Export::run(&file, &rest, &data[stored..], reply)
-        });
+        let reply = Export::run(&file, &request, agreed, (&data, stored));
         drop(data);
-        answer.give(made);
+        answer.give(reply);
     };
     workers.run(Export::lane(&request), Box::new(job));
+}
+
+/// How much of `data` could be stored without waiting. What failed, who waits tries again.
+fn store_now(file: &CachedFile, request: &Request, data: &[u8]) -> usize {
+    file.try_write_at(data, request.offset).unwrap_or(0)
 }
 
 /// The one answer that a request gets, whatever happens to who works on it.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use mpage::{AddressSpace, CachedFile, Error, ErrorKind, Span, SyncKind};
+use mpage::{AddressSpace, Advice, CachedFile, Error, ErrorKind, Span, SyncKind};
 use rustix::io::Errno;
 
 use super::handshake::{Agreed, Offer};
@@ -12,8 +12,8 @@ use super::workers::Lane;
 
 /// Extents told in one reply at most.
 const EXTENTS_MAX: usize = 1024;
-/// Bytes read at a time for a cache request.
-const CACHE_BYTES: u64 = 1 << 20;
+/// Reads of at least so many bytes look for holes, which need not be sent.
+const HOLES_FROM: u32 = 64 << 10;
 
 /// The image, as it is exported.
 pub struct Export {
@@ -95,74 +95,127 @@ impl Export {
         }
     }
 
-    /// Does what a checked request asks, waiting as long as it takes, and puts the payload of the
-    /// reply, if it has one, at the end of `reply`.
+    /// Does what a checked request asks, waiting as long as it takes; returns the whole reply.
+    /// `stored` bytes of a write's `data` are in the cache already.
     pub fn run(
         file: &CachedFile,
         request: &Request,
-        data: &[u8],
-        reply: &mut Vec<u8>,
-    ) -> Result<(), WireError> {
-        let range = request.offset..request.offset + u64::from(request.length);
-        let durable = request.has(flag::FUA);
+        agreed: Agreed,
+        (data, stored): (&[u8], usize),
+    ) -> Vec<u8> {
+        let mut reply = Vec::new();
         let done = match request.command {
-            Command::Read => return read(file, &range, reply),
-            Command::BlockStatus => block_status(file, &range, request.has(flag::REQ_ONE), reply),
-            Command::Cache => cache(file, range),
-            Command::Flush => file.fdatasync(),
-            Command::Write if durable => file.write_through_at(data, range.start, true),
-            Command::Write => file.write_all_at(data, range.start),
-            Command::Trim => file.discard(range.clone()).and_then(|()| sync(file, durable, range)),
-            Command::WriteZeroes => {
-                let zeroed = match request.has(flag::NO_HOLE) {
-                    true => file.zero_range(range.clone()),
-                    false => file.punch_hole(range.clone()),
-                };
-                zeroed.and_then(|()| sync(file, durable, range))
-            }
-            Command::Disconnect | Command::Unknown(_) => Ok(()),
+            Command::Read if sends_holes(request, agreed) => read_spans(file, request, &mut reply),
+            Command::Read => read(file, request, agreed, &mut reply),
+            Command::BlockStatus => block_status(file, request, &mut reply),
+            _ => change(file, request, (data, stored)),
         };
-        done.map_err(|error| to_wire(request, &error))
+        match done {
+            Ok(()) if reply.is_empty() => begin_reply(&mut reply, request, agreed, 0),
+            Ok(()) => {}
+            Err(error) => {
+                reply.clear();
+                error_reply(&mut reply, request, agreed, to_wire(request, &error));
+            }
+        }
+        reply
     }
 }
 
-fn read(file: &CachedFile, range: &Range<u64>, reply: &mut Vec<u8>) -> Result<(), WireError> {
-    let at = reply.len();
-    let length = usize::try_from(range.end - range.start).expect("at most 32 MiB");
-    reply.resize(at + length, 0);
-    match file.read_at(&mut reply[at..], range.start) {
-        Ok(read) if read == length => Ok(()),
-        short_or_failed => {
-            tracing::warn!(?range, result = ?short_or_failed, "a read failed");
-            reply.truncate(at);
-            Err(WireError::Io)
+/// Does a request whose reply has no payload.
+fn change(
+    file: &CachedFile,
+    request: &Request,
+    (data, stored): (&[u8], usize),
+) -> mpage::Result<()> {
+    let range = range_of(request);
+    let durable = request.has(flag::FUA);
+    match request.command {
+        Command::Flush => file.fdatasync(),
+        Command::Cache => file.advise(range, Advice::WillNeed),
+        Command::Write if durable => file.write_through_at(data, range.start, true),
+        Command::Write => file.write_all_at(&data[stored..], range.start + stored as u64),
+        Command::Trim => file.discard(range.clone()).and_then(|()| sync(file, durable, range)),
+        Command::WriteZeroes => {
+            let zeroed = match request.has(flag::NO_HOLE) {
+                true => file.zero_range(range.clone()),
+                false => file.punch_hole(range.clone()),
+            };
+            zeroed.and_then(|()| sync(file, durable, range))
         }
+        // They have a payload, or are no requests to the image.
+        Command::Read | Command::BlockStatus | Command::Disconnect | Command::Unknown(_) => Ok(()),
     }
+}
+
+fn range_of(request: &Request) -> Range<u64> {
+    request.offset..request.offset + u64::from(request.length)
+}
+
+fn read(
+    file: &CachedFile,
+    request: &Request,
+    agreed: Agreed,
+    reply: &mut Vec<u8>,
+) -> mpage::Result<()> {
+    reply.reserve_exact(usize::try_from(request.length).expect("at most 32 MiB") + CHUNK_BYTES);
+    begin_reply(reply, request, agreed, request.length);
+    read_to(file, range_of(request), reply)
+}
+
+/// Puts the bytes of `range` at the end of `reply`.
+fn read_to(file: &CachedFile, range: Range<u64>, reply: &mut Vec<u8>) -> mpage::Result<()> {
+    let at = reply.len();
+    reply.resize(at + usize::try_from(range.end - range.start).expect("at most 32 MiB"), 0);
+    let (mut to, mut from) = (&mut reply[at..], range.start);
+    while !to.is_empty() {
+        let read = file.read_at(to, from)?;
+        if read == 0 {
+            return Err(
+                Error::new(ErrorKind::InvalidInput, "read").because("the image became shorter")
+            );
+        }
+        (to, from) = (&mut to[read..], from + read as u64);
+    }
+    Ok(())
+}
+
+/// True for a read whose holes are told instead of sent.
+fn sends_holes(request: &Request, agreed: Agreed) -> bool {
+    agreed.structured && !request.has(flag::DONT_FRAGMENT) && request.length >= HOLES_FROM
+}
+
+/// A read as one chunk for each run of data or hole.
+fn read_spans(file: &CachedFile, request: &Request, reply: &mut Vec<u8>) -> mpage::Result<()> {
+    let range = range_of(request);
+    let mut at = range.start;
+    while at < range.end {
+        let Span { bytes, hole } = file.span_at(at)?;
+        let end = bytes.end.min(range.end);
+        let length = u32::try_from(end - at).expect("at most 32 MiB");
+        let flags = if end == range.end { chunk::DONE } else { 0 };
+        let (kind, payload) = match hole {
+            true => (chunk::OFFSET_HOLE, 12),
+            false => (chunk::OFFSET_DATA, length + 8),
+        };
+        wire::chunk_header(reply, request.cookie, (flags, kind), payload);
+        reply.extend(at.to_be_bytes());
+        match hole {
+            true => reply.extend(length.to_be_bytes()),
+            false => read_to(file, at..end, reply)?,
+        }
+        at = end;
+    }
+    Ok(())
 }
 
 fn sync(file: &CachedFile, durable: bool, range: Range<u64>) -> mpage::Result<()> {
     if durable { file.sync_range(range, SyncKind::Data) } else { Ok(()) }
 }
 
-fn cache(file: &CachedFile, range: Range<u64>) -> mpage::Result<()> {
-    let mut at = range.start;
-    let mut scratch = vec![0; usize::try_from(CACHE_BYTES).expect("a mebibyte")];
-    while at < range.end {
-        let length = usize::try_from((range.end - at).min(CACHE_BYTES)).expect("a mebibyte");
-        let read = file.read_at(&mut scratch[..length], at)?;
-        at += read.max(1) as u64;
-    }
-    Ok(())
-}
-
 /// The extents of a range: a context, then length and state of each.
-fn block_status(
-    file: &CachedFile,
-    range: &Range<u64>,
-    only_one: bool,
-    reply: &mut Vec<u8>,
-) -> mpage::Result<()> {
-    reply.extend(wire::ALLOCATION_ID.to_be_bytes());
+fn block_status(file: &CachedFile, request: &Request, reply: &mut Vec<u8>) -> mpage::Result<()> {
+    let range = range_of(request);
     let mut extents: Vec<(u32, u32)> = Vec::new();
     let mut at = range.start;
     while at < range.end && extents.len() < EXTENTS_MAX {
@@ -172,11 +225,15 @@ fn block_status(
         let state = if hole { wire::HOLE_AND_ZERO } else { 0 };
         match extents.last_mut() {
             Some(last) if last.1 == state => last.0 += length,
-            Some(_) if only_one => break,
+            Some(_) if request.has(flag::REQ_ONE) => break,
             _ => extents.push((length, state)),
         }
         at = end;
     }
+    let payload = u32::try_from(4 + 8 * extents.len()).expect("a few extents");
+    let kind = (chunk::DONE, chunk::BLOCK_STATUS);
+    wire::chunk_header(reply, request.cookie, kind, payload);
+    reply.extend(wire::ALLOCATION_ID.to_be_bytes());
     for (length, state) in extents {
         reply.extend(length.to_be_bytes());
         reply.extend(state.to_be_bytes());
@@ -185,7 +242,7 @@ fn block_status(
 }
 
 fn to_wire(request: &Request, error: &Error) -> WireError {
-    tracing::warn!(command = ?request.command, offset = request.offset, length = request.length,
+    tracing::info!(command = ?request.command, offset = request.offset, length = request.length,
         %error, "a request failed");
     match (error.kind, error.kind.errno()) {
         (_, Errno::NOSPC | Errno::DQUOT) => WireError::NoSpc,
@@ -196,6 +253,9 @@ fn to_wire(request: &Request, error: &Error) -> WireError {
         _ => WireError::Io,
     }
 }
+
+/// The most bytes before the data of a reply.
+const CHUNK_BYTES: usize = 28;
 
 /// Begins the reply of a request that succeeds, at the end of `to`, up to where its payload of
 /// `payload` bytes goes.
@@ -208,9 +268,6 @@ pub fn begin_reply(to: &mut Vec<u8>, request: &Request, agreed: Agreed, payload:
         }
         Command::Read if agreed.structured => {
             wire::chunk_header(to, cookie, (chunk::DONE, chunk::NONE), 0);
-        }
-        Command::BlockStatus => {
-            wire::chunk_header(to, cookie, (chunk::DONE, chunk::BLOCK_STATUS), payload);
         }
         _ => wire::simple_reply(to, cookie, 0),
     }
@@ -226,32 +283,4 @@ pub fn error_reply(to: &mut Vec<u8>, request: &Request, agreed: Agreed, error: W
     } else {
         wire::simple_reply(to, request.cookie, error as u32);
     }
-}
-
-/// The whole reply of a request that was run.
-pub fn reply(
-    request: &Request,
-    agreed: Agreed,
-    run: impl FnOnce(&mut Vec<u8>) -> Result<(), WireError>,
-) -> Vec<u8> {
-    let mut reply = Vec::new();
-    let payload = match request.command {
-        Command::Read => request.length,
-        _ => 0,
-    };
-    begin_reply(&mut reply, request, agreed, payload);
-    let header = reply.len();
-    match run(&mut reply) {
-        Ok(()) if request.command == Command::BlockStatus => {
-            // Now its length is known.
-            let length = u32::try_from(reply.len() - header).expect("a few extents");
-            reply[header - 4..header].copy_from_slice(&length.to_be_bytes());
-        }
-        Ok(()) => {}
-        Err(error) => {
-            reply.clear();
-            error_reply(&mut reply, request, agreed, error);
-        }
-    }
-    reply
 }

@@ -66,6 +66,9 @@ pub fn negotiate(stream: &mut (impl Read + Write), offer: &Offer) -> io::Result<
         talk.option = u32::from_be_bytes(take(talk.stream)?);
         let length = u32::from_be_bytes(take(talk.stream)?);
         if length > OPTION_BYTES_MAX {
+            if talk.option == option::EXPORT_NAME {
+                return Err(broken("a name longer than any"));
+            }
             talk.skip(length)?;
             continue;
         }

@@ -57,22 +57,42 @@ impl Input {
         self.start += count;
     }
 
-    /// Takes the next `count` bytes out, waiting for them.
+    /// Takes the next `count` bytes out, waiting for them. Where the socket limits the wait for a
+    /// byte, `goes_on` says each time whether to wait on.
     ///
     /// # Errors
     ///
     /// The socket's; `UnexpectedEof` when the stream ends before the last.
-    pub fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+    pub fn take(&mut self, count: usize, goes_on: impl Fn() -> bool) -> io::Result<Vec<u8>> {
         let mut taken = vec![0; count];
         let mut done = self.received().min(count);
         taken[..done].copy_from_slice(&self.bytes[self.start..self.start + done]);
         self.start += done;
         while done < count {
-            match self.socket.receive(&mut taken[done..])? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                received => done += received,
+            match self.socket.receive(&mut taken[done..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(received) => done += received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && goes_on() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(taken)
+    }
+
+    /// Passes over the next `count` bytes, waiting for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn skip(&mut self, mut count: usize) -> io::Result<()> {
+        while count > 0 {
+            if self.peek(1)?.is_none() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let here = self.received().min(count);
+            self.consume(here);
+            count -= here;
+        }
+        Ok(())
     }
 }

@@ -7,21 +7,29 @@
 //!
 //! 1. `sending` is true while somebody sends; only that thread writes to the socket.
 //! 2. A reply is sent whole before the next begins.
+//! 3. `shared` is what the connection has of the shared memory: enough for all of `bytes` that
+//!    began, beyond its own.
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 
-use mpage_locks::{Condvar, Mutex, thread};
+use mpage_locks::atomic::{AtomicBool, Ordering};
+use mpage_locks::{Condvar, Mutex, MutexGuard, thread};
 
+use super::budget::{Budget, beyond_own};
 use super::socket::Socket;
 
 /// The replies of one connection.
 #[derive(Debug)]
 pub struct Output {
     socket: Arc<Socket>,
+    budget: Arc<Budget>,
     state: Mutex<State>,
     changed: Condvar,
+    /// The client is gone, or shall be: replies are dropped.
+    broken: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -32,11 +40,12 @@ struct State {
     /// Invariant 1.
     sending: bool,
     sender: Sender,
-    /// Requests that have no reply in the queue yet, and the bytes they and the queue need.
+    /// Requests that have no reply in the queue yet.
     unanswered: usize,
+    /// Bytes that they and the queue need.
     bytes: usize,
-    /// The client is gone: replies are dropped.
-    broken: bool,
+    /// Invariant 3.
+    shared: usize,
     /// No more replies come.
     closed: bool,
 }
@@ -47,7 +56,7 @@ enum Sender {
     #[default]
     NotStarted,
     Idle,
-    /// It is sending.
+    /// It has to send.
     Busy,
 }
 
@@ -58,101 +67,147 @@ pub const BYTES_MAX: usize = 32 << 20;
 
 impl Output {
     /// No replies, for `socket`.
-    pub fn new(socket: Arc<Socket>) -> Arc<Output> {
-        Arc::new(Output { socket, state: Mutex::default(), changed: Condvar::new() })
+    pub fn new(socket: Arc<Socket>, budget: Arc<Budget>) -> Arc<Output> {
+        Arc::new(Output {
+            socket,
+            budget,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            broken: AtomicBool::new(false),
+        })
     }
 
     /// Waits until one more request, with `bytes` of data, may be worked on.
-    pub fn begin(&self, bytes: usize) {
+    ///
+    /// # Errors
+    ///
+    /// `BrokenPipe` when the client is gone: the request has not begun then.
+    pub fn begin(&self, bytes: usize) -> io::Result<()> {
         let mut state = self.state.lock();
         let is_full = |state: &State| {
             let idle = state.unanswered == 0 && state.queue.is_empty();
             let full = state.unanswered >= UNANSWERED_MAX || state.bytes + bytes > BYTES_MAX;
-            full && !idle && !state.broken
+            full && !idle && !self.is_broken()
         };
         while is_full(&state) {
             state = self.changed.wait(state);
         }
+        let needed = beyond_own(state.bytes + bytes).saturating_sub(state.shared);
+        if needed > 0 {
+            drop(state);
+            if !self.budget.take(needed, &self.broken) {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            state = self.state.lock();
+            state.shared += needed;
+        }
         state.unanswered += 1;
         state.bytes += bytes;
+        self.settle(&mut state);
+        Ok(())
     }
 
     /// The reply of a request that began with `bytes` of data.
     pub fn reply(self: &Arc<Output>, bytes: usize, reply: Vec<u8>) {
         let mut state = self.state.lock();
         state.unanswered -= 1;
-        state.bytes = state.bytes - bytes + reply.len();
-        state.queue.push_back(reply);
-        if state.broken {
-            state.drop_queue();
-        }
-        let sends = !state.sending && !state.queue.is_empty();
-        state.sending |= sends;
-        drop(state);
-        self.changed.notify_all();
-        if sends {
-            self.send(Socket::send_now);
-        }
+        state.bytes -= bytes;
+        self.send_also(state, reply, false);
     }
 
     /// The replies of requests that did not begin, made by the thread that receives: it waits for
     /// the client.
     pub fn reply_now(self: &Arc<Output>, replies: Vec<u8>) {
+        self.send_also(self.state.lock(), replies, true);
+    }
+
+    /// A request that began with `bytes` of data and gets no reply: its data never came.
+    pub fn abandon(&self, bytes: usize) {
         let mut state = self.state.lock();
-        state.bytes += replies.len();
-        state.queue.push_back(replies);
-        if state.broken {
+        state.unanswered -= 1;
+        state.bytes -= bytes;
+        self.settle(&mut state);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// True when the client holds memory that others wait for.
+    pub fn is_in_the_way(&self) -> bool {
+        self.state.lock().shared > 0 && self.budget.is_wanted()
+    }
+
+    /// Puts `reply` into the queue, and sends if nobody else does.
+    fn send_also(
+        self: &Arc<Output>,
+        mut state: MutexGuard<'_, State>,
+        reply: Vec<u8>,
+        waits: bool,
+    ) {
+        state.bytes += reply.len();
+        state.queue.push_back(reply);
+        if self.is_broken() && !state.sending {
             state.drop_queue();
         }
+        self.settle(&mut state);
         let sends = !state.sending && !state.queue.is_empty();
         state.sending |= sends;
         drop(state);
+        self.changed.notify_all();
         if sends {
-            self.send(Socket::send);
+            self.send(waits);
         }
     }
 
-    /// Sends the queue. The caller has set `sending`.
-    fn send(self: &Arc<Output>, send: fn(&Socket, &[u8]) -> io::Result<usize>) {
+    /// Sends the queue; where that takes waiting and the caller does not wait, the sender's thread
+    /// goes on. The caller has set `sending`.
+    fn send(self: &Arc<Output>, waits: bool) {
         let mut state = self.state.lock();
-        loop {
-            let Some(reply) = state.queue.pop_front() else {
-                state.sending = false;
-                drop(state);
-                self.changed.notify_all();
-                return;
-            };
+        while let Some(reply) = state.queue.pop_front() {
             let mut sent = std::mem::take(&mut state.sent);
             drop(state);
-            let result = loop {
-                if sent == reply.len() {
-                    break Ok(());
-                }
-                match send(&self.socket, &reply[sent..]) {
-                    Ok(more) => sent += more,
-                    Err(error) => break Err(error),
-                }
-            };
+            let result = self.send_rest(&reply, &mut sent, waits);
             state = self.state.lock();
             match result {
                 Ok(()) => state.bytes -= reply.len(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) if self.goes_on(&state, &error, waits) => {
                     state.queue.push_front(reply);
                     state.sent = sent;
-                    return self.hand_over(state);
+                    if !waits {
+                        return self.hand_over(state);
+                    }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a client does not take its replies");
+                    tracing::info!(%error, "a client does not take its replies");
                     state.bytes -= reply.len();
-                    state.broken = true;
-                    state.drop_queue();
+                    self.lose_client(&mut state);
                 }
             }
+            self.settle(&mut state);
+            self.changed.notify_all();
         }
+        state.sending = false;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn send_rest(&self, reply: &[u8], sent: &mut usize, waits: bool) -> io::Result<()> {
+        while *sent < reply.len() {
+            *sent += match waits {
+                true => self.socket.send(&reply[*sent..])?,
+                false => self.socket.send_now(&reply[*sent..])?,
+            };
+        }
+        Ok(())
+    }
+
+    /// True when a client that took nothing is waited for.
+    fn goes_on(&self, state: &State, error: &io::Error, waits: bool) -> bool {
+        let in_the_way = || state.shared > 0 && self.budget.is_wanted();
+        error.kind() == io::ErrorKind::WouldBlock && !self.is_broken() && !(waits && in_the_way())
     }
 
     /// Lets the thread that may wait go on sending; `sending` is its from now on.
-    fn hand_over(self: &Arc<Output>, mut state: mpage_locks::MutexGuard<'_, State>) {
+    fn hand_over(self: &Arc<Output>, mut state: MutexGuard<'_, State>) {
         let before = std::mem::replace(&mut state.sender, Sender::Busy);
         drop(state);
         self.changed.notify_all();
@@ -163,8 +218,7 @@ impl Output {
         if let Err(error) = thread::spawn("mpage-nbd-send", move || output.run_sender()) {
             tracing::error!(%error, "no thread to send replies: a client loses its connection");
             let mut state = self.state.lock();
-            state.broken = true;
-            state.drop_queue();
+            self.lose_client(&mut state);
             state.sending = false;
             drop(state);
             self.changed.notify_all();
@@ -175,10 +229,11 @@ impl Output {
         let mut state = self.state.lock();
         loop {
             if state.sender == Sender::Busy {
-                drop(state);
-                self.send(Socket::send);
-                state = self.state.lock();
+                // Set before it sends: who hands over next may do so as soon as it is done.
                 state.sender = Sender::Idle;
+                drop(state);
+                self.send(true);
+                state = self.state.lock();
             } else if state.closed {
                 return;
             } else {
@@ -201,13 +256,41 @@ impl Output {
     /// The client is gone, or shall be: nothing more is sent.
     pub fn break_off(&self) {
         let mut state = self.state.lock();
-        state.broken = true;
+        self.broken.store(true, Ordering::Relaxed);
         if !state.sending {
             state.drop_queue();
+            self.settle(&mut state);
         }
         drop(state);
-        self.socket.shut(std::net::Shutdown::Both);
+        self.socket.shut(Shutdown::Both);
         self.changed.notify_all();
+    }
+
+    /// Drops what is queued; who receives from the client ends.
+    fn lose_client(&self, state: &mut State) {
+        self.broken.store(true, Ordering::Relaxed);
+        state.drop_queue();
+        self.settle(state);
+        self.socket.shut(Shutdown::Both);
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Gives shared memory back that is needed no longer. Invariant 3.
+    fn settle(&self, state: &mut State) {
+        let unneeded = state.shared.saturating_sub(beyond_own(state.bytes));
+        if unneeded > 0 {
+            state.shared -= unneeded;
+            self.budget.give(unneeded);
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.budget.give(self.state.lock().shared);
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mpage_locks::{Condvar, Mutex, clock, thread};
 
+use super::budget::Budget;
 use super::connection::Connection;
 use super::export::Export;
 use super::listener::Listener;
@@ -21,6 +22,7 @@ pub const CONNECTIONS_MAX: usize = 64;
 pub struct Server {
     export: Arc<Export>,
     workers: Arc<Workers>,
+    budget: Arc<Budget>,
     connections: Mutex<Connections>,
     ended: Condvar,
 }
@@ -38,6 +40,7 @@ impl Server {
         Arc::new(Server {
             export: Arc::new(export),
             workers: Arc::default(),
+            budget: Arc::default(),
             connections: Mutex::default(),
             ended: Condvar::new(),
         })
@@ -66,7 +69,7 @@ impl Server {
 
     /// Serves one more client, unless there are too many.
     pub fn connect(self: &Arc<Server>, socket: Socket) {
-        let connection = Arc::new(Connection::new(socket));
+        let connection = Arc::new(Connection::new(socket, Arc::clone(&self.budget)));
         let mut connections = self.connections.lock();
         if connections.stopping || connections.open.len() >= CONNECTIONS_MAX {
             drop(connections);

@@ -74,6 +74,18 @@ impl Socket {
         }
     }
 
+    /// Lets a send wait for `limit` at most for room.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn limit_send(&self, limit: Duration) -> io::Result<()> {
+        match self {
+            Socket::Unix(stream) => stream.set_write_timeout(Some(limit)),
+            Socket::Tcp(stream) => stream.set_write_timeout(Some(limit)),
+        }
+    }
+
     /// Ends one direction or both. What has arrived can still be received.
     pub fn shut(&self, how: Shutdown) {
         let shut = match self {
