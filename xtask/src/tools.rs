@@ -6,19 +6,22 @@ use crate::command::run;
 use crate::failure::Failure;
 
 const PACKAGES: &[&str] = &[
+    "btrfs-progs",
     "e2fsprogs",
     "fio",
     "fuse2fs",
     "fuse3",
     "libnbd-bin",
     "nbdkit",
+    "qemu-system-common",
     "qemu-utils",
     "sqlite3",
     "util-linux",
     "valgrind",
+    "xfsprogs",
 ];
 
-/// Installs the packages that are missing, and says which.
+/// Installs the packages that are missing, and says which. Removes none.
 pub(crate) fn install() -> Result<(), Failure> {
     let missing = missing(&installed()?);
     if missing.is_empty() {
@@ -27,7 +30,8 @@ pub(crate) fn install() -> Result<(), Failure> {
     }
     println!("tools: installing {}", missing.join(" "));
     run(apt_get().arg("update"))?;
-    run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&missing))?;
+    let install = ["install", "--yes", "--no-install-recommends", "--no-remove"];
+    run(apt_get().args(install).args(&missing))?;
     println!("tools: installed {}", missing.join(" "));
     Ok(())
 }
