@@ -19,6 +19,34 @@ where
     command
 }
 
+/// A call of the program `name` with `arguments`, without standard input.
+pub(crate) fn program<I, S>(name: &str, arguments: I) -> Command
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut command = Command::new(name);
+    let _command = command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs `command` to its end, and returns what it printed.
+///
+/// # Errors
+///
+/// A program that fails is a failure, which tells what it printed there and as its errors.
+pub(crate) fn output(command: &mut Command) -> Result<String, Failure> {
+    let output = command.output().map_err(|error| Failure::at(&line(command), &error))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match judge(command, output.status) {
+        Ok(()) => Ok(text),
+        Err(failure) => {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            Err(Failure::new(format!("{failure}\n{text}{errors}")))
+        }
+    }
+}
+
 /// Runs `command` to its end.
 pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     let status = command.status().map_err(|error| Failure::at(&line(command), &error))?;
@@ -58,7 +86,7 @@ fn passed_tests(line: &str) -> u64 {
 }
 
 /// The command as it would be typed, with its environment.
-fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
         Some(format!("{}='{}'", name.to_string_lossy(), value?.to_string_lossy()))
     });
@@ -83,6 +111,13 @@ mod tests {
         let failure = run(&mut shell("exit 3")).expect_err("the program fails");
         assert_eq!(failure.to_string(), "exit status: 3: sh -c exit 3");
         assert!(run(&mut Command::new("/nowhere/to/be/found")).is_err());
+    }
+
+    #[test]
+    fn a_failure_tells_what_the_program_printed() {
+        assert_eq!(output(&mut shell("echo words")).expect("the shell runs"), "words\n");
+        let failure = output(&mut shell("echo out; echo err >&2; exit 1"));
+        assert!(failure.expect_err("it fails").to_string().ends_with("\nout\nerr\n"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod clients;
 mod command;
 mod contract;
 mod failure;
@@ -57,6 +58,11 @@ const TASKS: &[Task] = &[
         run: |arguments| {
             sanitize::run(if flag(arguments, "--all")? { Scope::All } else { Scope::Unsafe })
         },
+    },
+    Task {
+        name: "clients",
+        help: "[--short] [--server NAME] [STEP..] drive mpage serve with other programs",
+        run: clients::run,
     },
     Task { name: "bench", help: "[arguments] run the benchmarks", run: bench },
     Task {

@@ -1,0 +1,107 @@
+//! `mpage serve` driven by other people's programs: copies, file systems, verified random writes.
+//!
+//! Each step makes its own image, server and folder, tells in a line what it saw, and leaves
+//! nothing behind. The short run is part of every change's checks; the long one has larger images.
+
+mod copy;
+mod daemon;
+mod fio;
+mod folder;
+mod image;
+mod info;
+mod server;
+mod verify;
+mod wait;
+
+use mpage_locks::clock;
+
+use self::server::Program;
+use crate::failure::Failure;
+
+/// What one run of the steps is.
+struct Run {
+    program: Program,
+    short: bool,
+}
+
+/// One thing that is done to a server.
+struct Step {
+    name: &'static str,
+    run: fn(&Run) -> Result<String, Failure>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "nbdcopy", run: copy::nbdcopy },
+    Step { name: "qemu-img", run: copy::qemu_img },
+    Step { name: "nbdinfo", run: info::nbdinfo },
+    Step { name: "verify", run: verify::verify },
+];
+
+/// Runs the steps that `arguments` ask for: `[--short] [--server NAME] [STEP..]`.
+///
+/// Without a name of a step, all run.
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
+    let (run, chosen) = read(arguments)?;
+    server::build(run.program)?;
+    println!(
+        "clients: {} serves, {}",
+        run.program.name(),
+        if run.short { "short" } else { "long" }
+    );
+    let start_ns = clock::now_ns();
+    for step in chosen {
+        let step_ns = clock::now_ns();
+        let saw = (step.run)(&run);
+        let time_ms = (clock::now_ns() - step_ns) / 1_000_000;
+        let time = format!("{}.{} s", time_ms / 1000, time_ms / 100 % 10);
+        match saw {
+            Ok(saw) => println!("clients: {:<12} {time:>8}  {saw}", step.name),
+            Err(failure) => return Err(Failure::new(format!("{}: {failure}", step.name))),
+        }
+    }
+    println!("clients: all passed in {} s", (clock::now_ns() - start_ns) / 1_000_000_000);
+    Ok(())
+}
+
+fn read(arguments: &[String]) -> Result<(Run, Vec<&'static Step>), Failure> {
+    let mut run = Run { program: Program::Mpage, short: false };
+    let mut chosen = Vec::new();
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--short" => run.short = true,
+            "--server" => {
+                let name = words.next().ok_or_else(|| Failure::new("--server needs a name"))?;
+                run.program = Program::named(name)?;
+            }
+            name => {
+                let step = STEPS.iter().find(|step| step.name == name);
+                chosen.push(step.ok_or_else(|| Failure::new(format!("no step is {name}")))?);
+            }
+        }
+    }
+    if chosen.is_empty() {
+        chosen = STEPS.iter().collect();
+    }
+    Ok((run, chosen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(words: &[&str]) -> Result<(bool, &'static str, usize), Failure> {
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        read(&words).map(|(run, steps)| (run.short, run.program.name(), steps.len()))
+    }
+
+    #[test]
+    fn arguments_choose_the_server_the_size_and_the_steps() {
+        assert_eq!(chosen(&[]).expect("all steps"), (false, "mpage", STEPS.len()));
+        let some = chosen(&["--short", "--server", "nbdkit-file", "nbdinfo"]);
+        assert_eq!(some.expect("one step"), (true, "nbdkit-file", 1));
+        assert!(chosen(&["--server"]).is_err());
+        assert!(chosen(&["--server", "nobody"]).is_err());
+        assert!(chosen(&["nothing"]).is_err());
+    }
+}

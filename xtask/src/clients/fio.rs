@@ -1,0 +1,112 @@
+//! fio as a client of NBD, and what it reports.
+
+use crate::command::{output, program};
+use crate::failure::Failure;
+
+/// What fio counted in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Bytes moved, in KiB.
+    pub(crate) kib: u64,
+    /// KiB a second, over the run and the flush that ends it.
+    pub(crate) kib_per_s: u64,
+    /// Requests a second.
+    pub(crate) iops: u64,
+}
+
+/// What fio counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Reads.
+    pub(crate) read: Count,
+    /// Writes.
+    pub(crate) write: Count,
+}
+
+impl Report {
+    /// Reads the line of `--output-format=terse --terse-version=3` among what fio printed.
+    fn parse(text: &str) -> Result<Report, Failure> {
+        let line = text.lines().rfind(|line| line.starts_with("3;"));
+        let fields: Vec<&str> = line.unwrap_or_default().split(';').collect();
+        let number = |index: usize| {
+            let number = fields.get(index).copied().unwrap_or_default().parse();
+            number.map_err(|_| Failure::new(format!("fio reports no field {index}: {text}")))
+        };
+        let count = |at: usize| {
+            let (kib, kib_per_s, iops) = (number(at)?, number(at + 1)?, number(at + 2)?);
+            Ok(Count { kib, kib_per_s, iops })
+        };
+        Ok(Report { read: count(5)?, write: count(46)? })
+    }
+}
+
+/// Runs fio with `arguments` on the export at `uri`.
+pub(crate) fn fio<S: AsRef<str>>(uri: &str, arguments: &[S]) -> Result<Report, Failure> {
+    let uri = format!("--uri={uri}");
+    let first = ["--name=job", "--ioengine=nbd", &uri, "--thread", "--group_reporting"];
+    let form = ["--output-format=terse", "--terse-version=3"];
+    let arguments = arguments.iter().map(AsRef::as_ref);
+    Report::parse(&output(&mut program("fio", first.into_iter().chain(form).chain(arguments)))?)
+}
+
+/// Requests at random places that leave blocks which say whether they are the ones written last.
+#[derive(Clone)]
+pub(crate) struct Verified {
+    /// Jobs, each with a connection and a part of the export.
+    pub(crate) jobs: u64,
+    /// What each job writes, in MiB, all of it once.
+    pub(crate) mib: u64,
+    /// How far apart the jobs begin, in MiB.
+    pub(crate) apart_mib: u64,
+    /// The sizes of requests, as `bssplit` or `bs` has them.
+    pub(crate) sizes: &'static str,
+    /// The checksum in the blocks. Blocks of another one are not taken for these.
+    pub(crate) checksum: &'static str,
+    /// The seed of places and data.
+    pub(crate) seed: u64,
+}
+
+impl Verified {
+    /// Writes, and reads all of it back.
+    pub(crate) fn write(&self, uri: &str) -> Result<Report, Failure> {
+        fio(uri, &self.arguments())
+    }
+
+    /// Reads back what an earlier call wrote.
+    pub(crate) fn verify(&self, uri: &str) -> Result<Report, Failure> {
+        let mut arguments = self.arguments();
+        arguments.push("--verify_only=1".to_owned());
+        fio(uri, &arguments)
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        vec![
+            "--rw=randwrite".to_owned(),
+            self.sizes.to_owned(),
+            format!("--size={}M", self.mib),
+            format!("--offset_increment={}M", self.apart_mib),
+            format!("--numjobs={}", self.jobs),
+            "--iodepth=16".to_owned(),
+            format!("--verify={}", self.checksum),
+            "--verify_interval=512".to_owned(),
+            "--verify_fatal=1".to_owned(),
+            "--end_fsync=1".to_owned(),
+            format!("--randseed={}", self.seed),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_directions_are_read_from_the_line_among_others() {
+        let zeros = "0;".repeat(37);
+        let line = format!("3;fio-3.33;job;0;0;64;32;8;2000;{zeros}128;256;512;500;0");
+        let report = Report::parse(&format!("fio: connected\n{line}\n")).expect("a report");
+        assert_eq!(report.read, Count { kib: 64, kib_per_s: 32, iops: 8 });
+        assert_eq!(report.write, Count { kib: 128, kib_per_s: 256, iops: 512 });
+        assert!(Report::parse("fio: no such engine\n").is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! Random writes of many sizes by several connections, read back, by fio.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+
+use super::Run;
+use super::fio::Verified;
+use super::folder::{Folder, word};
+use super::server::Server;
+use crate::failure::Failure;
+
+/// Requests from one sector to a quarter of a MiB, many of them no page's size.
+const SIZES: &str = "--bssplit=512/20:1k/10:3584/10:4k/30:16k/15:64k/10:256k/5";
+
+/// Writes twice and verifies: at once, connected anew, and with the server started anew.
+pub(super) fn verify(run: &Run) -> Result<String, Failure> {
+    let mib = if run.short { 12 } else { 192 };
+    let first =
+        Verified { jobs: 4, mib, apart_mib: 256, sizes: SIZES, checksum: "xxhash", seed: 7 };
+    let second = Verified { checksum: "crc32c", seed: 8, ..first.clone() };
+    let mut saw = Vec::new();
+    for arguments in [&[][..], &["--memory", "16M"]] {
+        let folder = Folder::new("verify")?;
+        let image = folder.file("disk.img", 1 << 30)?;
+        let server = Server::start(run.program, &folder, &image, arguments)?;
+        let uri = server.uri();
+        let _report = first.write(&uri)?;
+        if second.verify(&uri).is_ok() {
+            return Err(Failure::new("fio took the first writes for the second"));
+        }
+        let report = second.write(&uri)?;
+        let _report = second.verify(&uri)?;
+        server.stop()?;
+        let server = Server::start(run.program, &folder, &image, arguments)?;
+        let _report = second.verify(&uri)?;
+        server.stop()?;
+        let memory = if arguments.is_empty() { "default memory" } else { "16 MiB" };
+        saw.push(format!("{} MiB/s with {memory}", report.write.kib_per_s >> 10));
+        if !arguments.is_empty() {
+            damage_is_found(run, &folder, &image, &second)?;
+        }
+    }
+    let pairs = saw.join(", ");
+    Ok(format!("4 x {mib} MiB twice, {pairs}; verified after reconnect and restart"))
+}
+
+/// Changes a sector of the image, and has fio find it: the check can fail.
+fn damage_is_found(
+    run: &Run,
+    folder: &Folder,
+    image: &std::path::Path,
+    written: &Verified,
+) -> Result<(), Failure> {
+    let file = OpenOptions::new().write(true).open(image);
+    let damaged = file.and_then(|file| file.write_all_at(&[0; 512], 5 << 20));
+    damaged.map_err(|error| Failure::at(&word(image), &error))?;
+    let server = Server::start(run.program, folder, image, &[])?;
+    if written.verify(&server.uri()).is_ok() {
+        return Err(Failure::new("fio found nothing where a sector was changed"));
+    }
+    server.stop()
+}
