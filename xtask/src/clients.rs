@@ -5,11 +5,14 @@
 
 mod copy;
 mod daemon;
+mod file_systems;
 mod fio;
 mod folder;
 mod image;
 mod info;
+mod mounts;
 mod server;
+mod storage_daemon;
 mod verify;
 mod wait;
 
@@ -35,6 +38,7 @@ const STEPS: &[Step] = &[
     Step { name: "qemu-img", run: copy::qemu_img },
     Step { name: "nbdinfo", run: info::nbdinfo },
     Step { name: "verify", run: verify::verify },
+    Step { name: "file-systems", run: file_systems::file_systems },
 ];
 
 /// Runs the steps that `arguments` ask for: `[--short] [--server NAME] [STEP..]`.
