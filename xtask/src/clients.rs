@@ -5,12 +5,15 @@
 
 mod copy;
 mod daemon;
+mod device_writes;
 mod file_systems;
 mod fio;
 mod folder;
 mod image;
 mod info;
+mod memory;
 mod mounts;
+mod nbd_client;
 mod server;
 mod storage_daemon;
 mod verify;
@@ -39,6 +42,8 @@ const STEPS: &[Step] = &[
     Step { name: "nbdinfo", run: info::nbdinfo },
     Step { name: "verify", run: verify::verify },
     Step { name: "file-systems", run: file_systems::file_systems },
+    Step { name: "device-writes", run: device_writes::device_writes },
+    Step { name: "memory", run: memory::memory },
 ];
 
 /// Runs the steps that `arguments` ask for: `[--short] [--server NAME] [STEP..]`.
@@ -59,7 +64,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         let time_ms = (clock::now_ns() - step_ns) / 1_000_000;
         let time = format!("{}.{} s", time_ms / 1000, time_ms / 100 % 10);
         match saw {
-            Ok(saw) => println!("clients: {:<12} {time:>8}  {saw}", step.name),
+            Ok(saw) => println!("clients: {:<13} {time:>8}  {saw}", step.name),
             Err(failure) => return Err(Failure::new(format!("{}: {failure}", step.name))),
         }
     }
