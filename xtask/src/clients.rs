@@ -11,6 +11,7 @@ mod fio;
 mod folder;
 mod image;
 mod info;
+mod latency;
 mod memory;
 mod mounts;
 mod nbd_client;
@@ -44,6 +45,7 @@ const STEPS: &[Step] = &[
     Step { name: "file-systems", run: file_systems::file_systems },
     Step { name: "device-writes", run: device_writes::device_writes },
     Step { name: "memory", run: memory::memory },
+    Step { name: "latency", run: latency::latency },
 ];
 
 /// Runs the steps that `arguments` ask for: `[--short] [--server NAME] [STEP..]`.
