@@ -17,7 +17,7 @@ pub(super) fn memory(run: &Run) -> Result<String, Failure> {
     let folder = Folder::new("memory")?;
     let image = folder.file("disk.img", 4 << 30)?;
     let server = Server::start(run.program, &folder, &image, &["--memory", "64M"])?;
-    let (jobs, mib) = (4, if run.short { 48 } else { 1024 });
+    let (jobs, mib) = (4, if run.short { 192 } else { 1024 });
     let sizes = "--bssplit=4k/50:16k/20:64k/20:256k/10";
     let written = Verified { jobs, mib, apart_mib: 1024, sizes, checksum: "crc32c", seed: 11 };
     let report = written.write(&server.uri())?;
