@@ -7,15 +7,15 @@ mod copy;
 mod daemon;
 mod device_writes;
 mod file_systems;
-mod fio;
-mod folder;
-mod image;
+pub(crate) mod fio;
+pub(crate) mod folder;
+pub(crate) mod image;
 mod info;
 mod latency;
 mod memory;
 mod mounts;
 mod nbd_client;
-mod server;
+pub(crate) mod server;
 mod storage_daemon;
 mod verify;
 mod wait;
@@ -42,6 +42,7 @@ const STEPS: &[Step] = &[
     Step { name: "qemu-img", run: copy::qemu_img },
     Step { name: "nbdinfo", run: info::nbdinfo },
     Step { name: "verify", run: verify::verify },
+    Step { name: "restart", run: verify::restart },
     Step { name: "file-systems", run: file_systems::file_systems },
     Step { name: "device-writes", run: device_writes::device_writes },
     Step { name: "memory", run: memory::memory },

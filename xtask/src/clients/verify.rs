@@ -44,6 +44,21 @@ pub(super) fn verify(run: &Run) -> Result<String, Failure> {
     Ok(format!("4 x {mib} MiB twice, {pairs}; verified after reconnect and restart"))
 }
 
+/// Ends the server and starts it again on the same image at once, many times.
+pub(super) fn restart(run: &Run) -> Result<String, Failure> {
+    const TIMES: u64 = 12;
+    let folder = Folder::new("restart")?;
+    let image = folder.file("disk.img", 64 << 20)?;
+    let sizes = "--bs=4k";
+    for seed in 0..TIMES {
+        let server = Server::start(run.program, &folder, &image, &[])?;
+        let written = Verified { jobs: 2, mib: 1, apart_mib: 8, sizes, checksum: "crc32c", seed };
+        let _report = written.write(&server.uri())?;
+        server.stop()?;
+    }
+    Ok(format!("{TIMES} times, each at once after the end of the one before"))
+}
+
 /// Changes a sector of the image, and has fio find it: the check can fail.
 fn damage_is_found(
     run: &Run,
