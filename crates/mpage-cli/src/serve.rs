@@ -100,10 +100,11 @@ fn conclude(written: mpage::Result<()>, image: &Path) -> i32 {
 }
 
 fn give_up_on_second_signal(mut signals: Signals, file: &CachedFile) -> Result<(), Failure> {
-    let space = Arc::clone(file.mapping());
+    // Who waits for a signal for ever must not keep the image open.
+    let space = Arc::downgrade(file.mapping());
     let _thread = thread::spawn("mpage-signals", move || {
         let _second = signals.forever().next();
-        let bytes = report::unwritten_bytes(&space);
+        let bytes = space.upgrade().map_or(0, |space| report::unwritten_bytes(&space));
         eprintln!("mpage: stopped by a second signal: {} are lost", size::words(bytes));
         std::process::exit(1);
     })

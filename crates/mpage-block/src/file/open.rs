@@ -219,8 +219,8 @@ pub(super) fn open(path: &Path, options: &FileOptions) -> Result<Target, OpenErr
         owner::refuse_held(path, found)?;
     }
     let wanted = found.map_or(Kind::Regular, |(kind, _)| kind);
-    let fd = rustix::fs::open(path, flags(wanted, options), Mode::from_raw_mode(0o666))
-        .map_err(|error| not_opened(path, wanted, options, error))?;
+    let open = || rustix::fs::open(path, flags(wanted, options), Mode::from_raw_mode(0o666));
+    let fd = owner::patiently(open).map_err(|error| not_opened(path, wanted, options, error))?;
     let opened = fstat(&fd).map_err(|error| refused(path, "fstat", error))?;
     let kind = kind_of(path, &opened)?;
     if kind != wanted {

@@ -10,10 +10,17 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use mpage_locks::clock;
+use rustix::event::{Timespec, poll};
 use rustix::fs::{FileType, Stat, stat};
 
 use super::OpenError;
 use crate::Errno;
+
+/// For how long an image that somebody has is asked for again, in nanoseconds.
+const PATIENCE_NS: u64 = 500_000_000;
+/// Between two attempts.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// Takes the open-file-description lock of a whole regular file: to share when `read_only`.
 ///
@@ -28,19 +35,39 @@ pub(super) fn lock(path: &Path, fd: &OwnedFd, read_only: bool) -> Result<(), Ope
         l_len: 0,
         l_pid: 0,
     };
-    // SAFETY: the call reads one flock, which lives until it returns.
-    let locked = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
-    if locked == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match Errno::from_io_error(&error).expect("the system's last error has a number") {
-        Errno::AGAIN | Errno::ACCESS => Err(OpenError::Held {
+    let locked = patiently(|| {
+        // SAFETY: the call reads one flock, which lives until it returns.
+        let locked = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
+        if locked == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        Err(Errno::from_io_error(&error).expect("the system's last error has a number"))
+    });
+    locked.map_err(|error| match error {
+        Errno::AGAIN | Errno::ACCESS => OpenError::Held {
             path: path.into(),
             holder: "another process, which locks it".into(),
             remedy: "end that process, which `lslocks` may name".into(),
-        }),
-        source => Err(OpenError::NoLocks { path: path.into(), source }),
+        },
+        source => OpenError::NoLocks { path: path.into(), source },
+    })
+}
+
+/// Tries again for a moment while somebody has the image: the kernel closes the files of a process
+/// that used io_uring, and with them gives up what it owned, only after its end.
+pub(super) fn patiently<T>(attempt: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    let until_ns = clock::now_ns() + PATIENCE_NS;
+    loop {
+        let result = attempt();
+        let held = matches!(result, Err(Errno::AGAIN | Errno::BUSY));
+        if !held || clock::now_ns() >= until_ns {
+            return result;
+        }
+        match poll(&mut [], Some(&LOOK)) {
+            // Either way some time has passed.
+            Ok(_) | Err(_) => {}
+        }
     }
 }
 
