@@ -80,6 +80,7 @@ impl MemoryDevice {
             segments_max: options.segments_max,
             alignment,
             queue_depth: options.queue_depth,
+            parallel: true,
             volatile_cache: options.volatile_cache,
             fua: options.fua,
             discard: options.discard,

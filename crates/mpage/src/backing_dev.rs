@@ -12,6 +12,7 @@ use mpage_block::{Bio, BlockDevice, Errno, Limits, submit_and_wait};
 use mpage_locks::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use mpage_locks::{Condvar, Mutex};
 
+use crate::depth::{Depth, FIRST, Submitted};
 use crate::errseq::ErrSeq;
 use crate::event::Event;
 use crate::stats::Stats;
@@ -30,6 +31,7 @@ pub struct BackingDev {
     flush: Mutex<FlushState>,
     flush_ended: Condvar,
     bios_in_flight: AtomicUsize,
+    depth: Depth,
     reads_in_flight: AtomicUsize,
     /// Notified when a bio ended.
     pub(crate) bio_ended: Event,
@@ -70,9 +72,11 @@ pub(crate) enum Flushed {
 impl BackingDev {
     /// Wraps a device.
     pub(crate) fn new(id: u64, block: Arc<dyn BlockDevice>) -> BackingDev {
+        let limits = block.limits();
+        let first = if limits.parallel { limits.queue_depth.max(FIRST) } else { FIRST };
         BackingDev {
             id,
-            limits: block.limits(),
+            limits,
             block,
             writes_ended: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
@@ -80,6 +84,7 @@ impl BackingDev {
             flush: Mutex::default(),
             flush_ended: Condvar::new(),
             bios_in_flight: AtomicUsize::new(0),
+            depth: Depth::new(limits.queue_depth, first),
             reads_in_flight: AtomicUsize::new(0),
             bio_ended: Event::default(),
             work: Arc::default(),
@@ -107,10 +112,10 @@ impl BackingDev {
         &self.limits
     }
 
-    /// Takes one of the device's places for a bio; false when all are taken. Given up by
-    /// [`bio_done`](Self::bio_done).
-    pub(crate) fn try_begin_bio(&self) -> bool {
-        let room = self.limits.queue_depth.max(2);
+    /// Takes one of the device's places for a bio; false when all are taken. An `urgent` one is not
+    /// held back by how many the device likes. Given up by [`bio_done`](Self::bio_done).
+    pub(crate) fn try_begin_bio(&self, urgent: bool) -> bool {
+        let room = if urgent { self.limits.queue_depth.max(2) } else { self.depth.now() };
         let mut now = self.bios_in_flight.load(Ordering::SeqCst);
         while now < room {
             let next = now + 1;
@@ -125,6 +130,16 @@ impl BackingDev {
             }
         }
         false
+    }
+
+    /// A write is about to be submitted.
+    pub(crate) fn write_submitted(&self) -> Submitted {
+        self.depth.submitted(self.bios_in_flight.load(Ordering::SeqCst))
+    }
+
+    /// A write of `bytes` bytes ended `took_ns` after it was submitted.
+    pub(crate) fn write_ended(&self, write: Submitted, bytes: u64, took_ns: u64) {
+        self.depth.ended(write, bytes, took_ns);
     }
 
     /// Gives up a bio's place.

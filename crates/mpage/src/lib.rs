@@ -71,6 +71,7 @@ mod backing_dev;
 mod cache;
 mod clock;
 mod core;
+mod depth;
 mod device_sync;
 mod error;
 mod errseq;

@@ -10,6 +10,7 @@ const MODULES: &[&[&str]] = &[
     &["units", "error", "stats", "may_wait"],
     &[
         "clock",
+        "depth",
         "errseq",
         "event",
         "get_block",

@@ -312,6 +312,7 @@ fn limits(
         segments_max: IOV_MAX,
         alignment: alignment(path, target, stat)?,
         queue_depth: options.threads.max(1) * 8,
+        parallel: false,
         volatile_cache: true,
         fua: writes,
         discard: writes && !options.keep_room,

@@ -8,6 +8,7 @@ const ALL: Limits = Limits {
     bytes_max: 8192,
     segments_max: 2,
     alignment: 1024,
+    parallel: false,
     queue_depth: 1,
     volatile_cache: true,
     fua: true,

@@ -18,6 +18,8 @@ pub(super) struct Hand<'a> {
     space: &'a AddressSpace,
     flags: BioFlags,
     pub(super) rank: Rank,
+    /// Somebody waits for these pages alone: the device takes them beside all others.
+    urgent: bool,
     pending: Option<Pending<'a>>,
 }
 
@@ -77,9 +79,17 @@ impl Split {
 
 impl<'a> Hand<'a> {
     /// An empty hand.
-    pub(super) fn new(space: &'a AddressSpace, rank: Rank, fua: bool) -> Hand<'a> {
-        let flags = BioFlags { sync: !rank.cleaning, background: rank.cleaning, fua };
-        Hand { space, flags, rank, pending: None }
+    pub(super) fn new(space: &'a AddressSpace, rank: Rank) -> Hand<'a> {
+        let flags =
+            BioFlags { sync: !rank.cleaning, background: rank.cleaning, ..BioFlags::default() };
+        Hand { space, flags, rank, urgent: false, pending: None }
+    }
+
+    /// The same for a write-through, past the device's cache if `fua`.
+    pub(super) fn urgent(mut self, fua: bool) -> Hand<'a> {
+        self.flags.fua = fua;
+        self.urgent = true;
+        self
     }
 
     /// Submits what the hand holds, gives up the turn, and proves it: now the caller may wait.
@@ -102,7 +112,13 @@ impl<'a> Hand<'a> {
         stats.write_bios.add(1);
         stats.bytes_written.add(bio.bytes());
         let began = space.dev().failed_flushes();
-        bio.on_completion(move |result| complete(&space, pages, (number, began), durable, result));
+        let (bytes, submitted_ns) = (bio.bytes(), self.space.core().clock.now_ns());
+        let write = self.space.dev().write_submitted();
+        bio.on_completion(move |result| {
+            let took_ns = space.core().clock.now_ns().saturating_sub(submitted_ns);
+            space.dev().write_ended(write, bytes, took_ns);
+            complete(&space, pages, (number, began), durable, result);
+        });
         if let Err(refused) = bio.submit(&**self.space.dev().block()) {
             refused.bio.complete(Err(refused.error));
         }
@@ -119,7 +135,7 @@ impl<'a> Hand<'a> {
         let dev = self.space.dev();
         loop {
             let ticket = dev.bio_ended.ticket();
-            if dev.try_begin_bio() {
+            if dev.try_begin_bio(self.urgent) {
                 break;
             }
             dev.bio_ended.wait(ticket);

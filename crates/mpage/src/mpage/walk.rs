@@ -58,7 +58,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             space,
             wbc,
             mapper: Mapper::new(space, get_block, Purpose::Write),
-            hand: Hand::new(space, rank, false),
+            hand: Hand::new(space, rank),
             source: Source::Io,
             first_error: None,
         }
@@ -66,7 +66,7 @@ impl<'a, 'w> Walk<'a, 'w> {
 
     /// A walk over what is dirty in the range, whose writes go past the device's cache if `fua`.
     pub(super) fn over_dirty(mut self, fua: bool) -> Walk<'a, 'w> {
-        self.hand = Hand::new(self.space, self.hand.rank, fua);
+        self.hand = Hand::new(self.space, self.hand.rank).urgent(fua);
         self.source = Source::Dirty;
         self
     }

@@ -371,7 +371,7 @@ fn sync_of_a_duplicate_waits_for_the_retry_of_what_failed_meanwhile() {
     });
     fail_writes(&files, Times::First(2));
     let slow = spawn(move || one.fsync());
-    wait_until(|| map.syncs().len() == 1);
+    wait_until(|| *gate.0.lock() == 1);
     *gate.0.lock() += 1;
     // It has met the error and not looked at the cursor; the duplicate is told of it. No waiter
     // was woken yet.

@@ -57,6 +57,7 @@ impl Later {
             segments_max: 16,
             alignment: 512,
             queue_depth: 8,
+            parallel: true,
             volatile_cache,
             fua: true,
             write_zeroes: true,
