@@ -2,11 +2,13 @@
 //!
 //! A device that takes its writes one after the other makes a small durable write wait for every
 //! large one it was given before. So it is given few, and more only while that costs nothing:
-//! - It begins with [`FIRST`].
-//! - A write that ended quickly, or in about the time the fastest takes, was not kept waiting by
-//!   the others: one more is allowed, if all places were taken when it was submitted.
+//! - It begins with one.
+//! - A write that ended quickly was not kept waiting by the others: one more is allowed, if all
+//!   places were taken when it was submitted.
+//! - So it is for one that ended in about the time the fastest takes; but at a device that is not
+//!   quick that is tried only now and then, since it may be the write that is urgent which pays.
 //! - A write that took much longer than the fastest waited for others: so many fewer are allowed
-//!   that it would not have. For a while none is added then.
+//!   that it would not have.
 //!
 //! The fastest is that of the last few hundred writes of about the same length. So a device that
 //! works on many at once gets many, however long each takes.
@@ -17,11 +19,12 @@
 use mpage_locks::Mutex;
 
 /// Writes at first, at a device of which nothing is known.
-pub(crate) const FIRST: usize = 2;
+pub(crate) const FIRST: usize = 1;
 /// A write that ends within this time, in nanoseconds, ended quickly.
 const QUICK_NS: u64 = 5_000_000;
-/// Writes that end before one may be added again after some were taken away.
-const CALM: u32 = 64;
+/// Writes that end at a device that is not quick before one may be added: at first, and after some
+/// were taken away.
+const CALM: (u32, u32) = (16, 64);
 /// Writes from which the fastest is taken, twice.
 const EPOCH: u32 = 256;
 /// From this length on, in bytes, a write is a long one.
@@ -66,7 +69,7 @@ impl Depth {
     pub(crate) fn new(most: usize, first: usize) -> Depth {
         let most = most.max(first);
         let fastest = [Fastest { ended: 0, this_ns: u64::MAX, last_ns: u64::MAX }; 2];
-        let state = State { now: first, calm: 0, submitted: 0, changed_at: 0, fastest };
+        let state = State { now: first, calm: CALM.0, submitted: 0, changed_at: 0, fastest };
         Depth { most, state: Mutex::new(state) }
     }
 
@@ -87,15 +90,16 @@ impl Depth {
         let mut state = self.state.lock();
         let fastest_ns = state.fastest[usize::from(bytes >= LONG)].note(took_ns);
         state.calm = state.calm.saturating_sub(1);
-        let waited = took_ns > QUICK_NS && took_ns > fastest_ns / 4 * 7;
+        let quick = took_ns <= QUICK_NS;
+        let waited = !quick && took_ns > fastest_ns / 4 * 7;
         if !waited {
-            if write.was_full && state.calm == 0 {
+            if write.was_full && (quick || state.calm == 0) {
                 state.now = (state.now + 1).min(self.most);
             }
         } else if write.number > state.changed_at {
             let alone = state.now as u128 * u128::from(fastest_ns) / u128::from(took_ns);
             state.now = usize::try_from(alone).expect("fewer than before").max(1);
-            state.calm = CALM;
+            state.calm = CALM.1;
             state.changed_at = state.submitted;
         }
     }

@@ -76,10 +76,10 @@ impl CachedFile {
 
     /// Starts to read what a read of `range` would have to wait for, and what comes next, and calls
     /// `then` when it was read, or has failed: [`try_read_at`](Self::try_read_at) then mostly finds
-    /// all of it. Waits for nothing. `then` runs on a thread of the device and must not wait either.
-    /// False, and `then` is dropped, when nothing was started: all is cached, somebody else reads it
-    /// already, there is no memory at hand, or the range is longer than 1 MiB. Linux: what io_uring
-    /// does with a buffered read (`filemap_read()` with `IOCB_WAITQ`).
+    /// all of it. Waits for nothing. `then` runs on a thread of the device and must not wait
+    /// either. False, and `then` is dropped, when nothing was started: all is cached, somebody else
+    /// reads it already, there is no memory at hand, or the range is longer than 1 MiB. Linux: what
+    /// io_uring does with a buffered read (`filemap_read()` with `IOCB_WAITQ`).
     pub fn start_fetch(&self, range: Range<u64>, then: impl FnOnce() + Send + 'static) -> bool {
         let range = range.start..range.end.min(self.space.size());
         if range.is_empty() {
