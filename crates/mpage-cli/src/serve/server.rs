@@ -51,6 +51,24 @@ impl Server {
         &self.export
     }
 
+    /// The memory of requests.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Waits until fewer than `count` clients are connected.
+    pub fn wait_until_fewer_are_connected(&self, count: usize) {
+        let mut connections = self.connections.lock();
+        while connections.open.len() >= count {
+            connections = self.ended.wait(connections);
+        }
+    }
+
+    /// Waits until no client is connected.
+    pub fn wait_until_nobody_is_connected(&self) {
+        self.wait_until_fewer_are_connected(1);
+    }
+
     /// Takes connections until `stop` can be read; each is served by a thread of its own.
     pub fn listen(self: &Arc<Server>, listener: &Listener, stop: &UnixStream) {
         loop {

@@ -1,0 +1,15 @@
+//! The promises of `mpage serve`, held to by a client of our own.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod durability;
+mod fuzz;
+mod handshake;
+mod hostile;
+mod parallel;
+mod process;
+mod requests;
+mod rig;
+mod start;
+mod stop;
