@@ -61,8 +61,9 @@ DURABILITY:
     status is 0 only if all of it is on the image. A second signal gives the rest up.
 
 MEMORY:
-    The cache stays within --memory. Requests that are being worked on need up to 32 MiB for each
-    connection besides, mostly much less, and the process itself about 16 MiB.
+    The cache stays within --memory. Requests that are being worked on need up to 128 MiB besides
+    for all clients together, mostly much less, each client up to 1 MiB, and the process itself
+    about 16 MiB.
 
 ENVIRONMENT:
     MPAGE_LOG    what is logged to stderr: error, warn (default), info, debug";
