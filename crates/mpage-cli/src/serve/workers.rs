@@ -44,6 +44,8 @@ struct State {
     jobs: VecDeque<Job>,
     idle: usize,
     threads: usize,
+    /// No more jobs come.
+    closed: bool,
 }
 
 impl Workers {
@@ -75,6 +77,16 @@ impl Workers {
     }
 }
 
+impl Drop for Workers {
+    /// Lets the threads end once they have nothing to do.
+    fn drop(&mut self) {
+        for queue in &self.lanes {
+            queue.state.lock().closed = true;
+            queue.changed.notify_all();
+        }
+    }
+}
+
 impl Queue {
     fn work(&self) {
         let mut state = self.state.lock();
@@ -88,6 +100,8 @@ impl Queue {
                     );
                 }
                 state = self.state.lock();
+            } else if state.closed {
+                return;
             } else {
                 state.idle += 1;
                 state = self.changed.wait(state);
