@@ -132,7 +132,7 @@ fn abort_is_acknowledged() {
 fn a_broken_handshake_loses_its_connection_alone() {
     let rig = Rig::in_memory(MIB);
     let mut other = rig.simple();
-    let long_name = [&b"IHAVEOPT"[..], &[0, 0, 0, 1, 255, 255, 255, 255]].concat();
+    let long_name = [&b"IHAVEOPT"[..], &[0, 0, 0, 1, 0, 1, 0, 1]].concat();
     let long_option = [&b"IHAVEOPT"[..], &[0, 0, 0, 7, 255, 255, 255, 255]].concat();
     let broken: [&[u8]; 5] = [
         b"\0\0\0\x04",
