@@ -57,8 +57,8 @@ EXAMPLES:
 DURABILITY:
     What a client wrote is in the cache, and on the image within about 35 s. It is durable once a
     flush, or a write with FUA, was answered. A server that is killed (kill -9) loses what was not
-    flushed, as a disk does when the power goes. SIGTERM and Ctrl-C write everything first; the exit
-    status is 0 only if all of it is on the image. A second signal gives the rest up.
+    flushed, as a disk does when the power goes. SIGTERM, SIGHUP and Ctrl-C write everything first;
+    the exit status is 0 only if all of it is on the image. A second signal gives the rest up.
 
 MEMORY:
     The cache stays within --memory. Requests that are being worked on need up to 128 MiB besides

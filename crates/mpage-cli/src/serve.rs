@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use mpage::{CachedFile, OpenOptions, Options, PageCache};
 use mpage_locks::{clock, thread};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::ServeArgs;
@@ -27,6 +26,7 @@ pub mod listener;
 pub mod output;
 pub mod report;
 pub mod server;
+pub mod signals;
 pub mod socket;
 pub mod wire;
 pub mod workers;
@@ -55,7 +55,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     // From here on a signal stops the server; until now it would have ended the process, which had
     // nothing to lose.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("cannot take signals"))?;
+    let mut signals = signals::take().map_err(system("cannot take signals"))?;
     let terms = Terms { name: args.export.clone(), read_only: args.read_only, fast_zero };
     let server = Server::new(Export::new(file.mapping(), terms));
     let listener = listen(args)?;

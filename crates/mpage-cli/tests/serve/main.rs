@@ -1,6 +1,7 @@
 //! The promises of `mpage serve`, held to by a client of our own.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod client;
 mod durability;

@@ -19,8 +19,9 @@ fn slow_reads_hold_up_neither_cached_ones_nor_writes_nor_flushes() {
     stack.delay.hold_only(|bio| bio.op() == BioOp::Read);
     // Short ones need no worker, long ones do.
     let lengths = [4096, 300 << 10];
-    let read =
-        |place: u64| client.send((READ, 0), place * MIB, lengths[usize::from(place % 3 > 0)], &[]);
+    let read = |place: u64| {
+        client.send((READ, 0), place * MIB, lengths[usize::from(!place.is_multiple_of(3))], &[])
+    };
     let slow: Vec<u64> = (1..61).map(read).collect();
     stack.delay.wait_for_held(40);
     let cached = client.send((READ, 0), 0, 4096, &[]);

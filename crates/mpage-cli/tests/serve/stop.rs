@@ -17,7 +17,7 @@ fn image(folder: &Path, bytes: u64) -> PathBuf {
 fn a_signal_writes_everything_reports_and_ends_well() {
     let folder = tempfile::tempdir().unwrap();
     let image = image(folder.path(), 16 << 20);
-    for (seed, signal) in [(1, "TERM"), (2, "INT")] {
+    for (seed, signal) in [(1, "TERM"), (2, "INT"), (3, "HUP")] {
         let mut served = Served::start(&image, &[]);
         let mut client = served.simple();
         assert_eq!(client.write(0, 4096, &pattern(seed, 3 << 20)), 0);
