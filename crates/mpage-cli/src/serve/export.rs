@@ -188,25 +188,40 @@ fn sends_holes(request: &Request, agreed: Agreed) -> bool {
 /// A read as one chunk for each run of data or hole.
 fn read_spans(file: &CachedFile, request: &Request, reply: &mut Vec<u8>) -> mpage::Result<()> {
     let range = range_of(request);
-    let mut at = range.start;
-    while at < range.end {
-        let Span { bytes, hole } = file.span_at(at)?;
-        let end = bytes.end.min(range.end);
-        let length = u32::try_from(end - at).expect("at most 32 MiB");
-        let flags = if end == range.end { chunk::DONE } else { 0 };
+    for Span { bytes, hole } in spans(file, &range, usize::MAX)? {
+        let length = u32::try_from(bytes.end - bytes.start).expect("at most 32 MiB");
+        let flags = if bytes.end == range.end { chunk::DONE } else { 0 };
         let (kind, payload) = match hole {
             true => (chunk::OFFSET_HOLE, 12),
             false => (chunk::OFFSET_DATA, length + 8),
         };
         wire::chunk_header(reply, request.cookie, (flags, kind), payload);
-        reply.extend(at.to_be_bytes());
+        reply.extend(bytes.start.to_be_bytes());
         match hole {
             true => reply.extend(length.to_be_bytes()),
-            false => read_to(file, at..end, reply)?,
+            false => read_to(file, bytes, reply)?,
         }
-        at = end;
     }
     Ok(())
+}
+
+/// The runs of data and of holes from the start of `range` on, as long as they can be: all of the
+/// range, or `most` of them.
+fn spans(file: &CachedFile, range: &Range<u64>, most: usize) -> mpage::Result<Vec<Span>> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let mut span = file.span_at(at)?;
+        span.bytes = at..span.bytes.end.min(range.end);
+        at = span.bytes.end;
+        let told = spans.len();
+        match spans.last_mut() {
+            Some(last) if last.hole == span.hole => last.bytes.end = at,
+            _ if told == most => break,
+            _ => spans.push(span),
+        }
+    }
+    Ok(spans)
 }
 
 fn sync(file: &CachedFile, durable: bool, range: Range<u64>) -> mpage::Result<()> {
@@ -215,26 +230,15 @@ fn sync(file: &CachedFile, durable: bool, range: Range<u64>) -> mpage::Result<()
 
 /// The extents of a range: a context, then length and state of each.
 fn block_status(file: &CachedFile, request: &Request, reply: &mut Vec<u8>) -> mpage::Result<()> {
-    let range = range_of(request);
-    let mut extents: Vec<(u32, u32)> = Vec::new();
-    let mut at = range.start;
-    while at < range.end && extents.len() < EXTENTS_MAX {
-        let Span { bytes, hole } = file.span_at(at)?;
-        let end = bytes.end.min(range.end);
-        let length = u32::try_from(end - at).expect("a request has 32 bits of length");
-        let state = if hole { wire::HOLE_AND_ZERO } else { 0 };
-        match extents.last_mut() {
-            Some(last) if last.1 == state => last.0 += length,
-            Some(_) if request.has(flag::REQ_ONE) => break,
-            _ => extents.push((length, state)),
-        }
-        at = end;
-    }
-    let payload = u32::try_from(4 + 8 * extents.len()).expect("a few extents");
+    let most = if request.has(flag::REQ_ONE) { 1 } else { EXTENTS_MAX };
+    let spans = spans(file, &range_of(request), most)?;
+    let payload = u32::try_from(4 + 8 * spans.len()).expect("a few extents");
     let kind = (chunk::DONE, chunk::BLOCK_STATUS);
     wire::chunk_header(reply, request.cookie, kind, payload);
     reply.extend(wire::ALLOCATION_ID.to_be_bytes());
-    for (length, state) in extents {
+    for Span { bytes, hole } in spans {
+        let length = u32::try_from(bytes.end - bytes.start).expect("a request's length at most");
+        let state = if hole { wire::HOLE_AND_ZERO } else { 0 };
         reply.extend(length.to_be_bytes());
         reply.extend(state.to_be_bytes());
     }

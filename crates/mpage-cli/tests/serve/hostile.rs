@@ -50,6 +50,17 @@ fn a_session_broken_off_at_any_byte_stores_whole_writes_alone() {
 }
 
 #[test]
+fn a_long_write_broken_off_is_not_stored() {
+    let rig = Rig::in_memory(MIB);
+    for (flags, sent) in [(0, 0), (0, 1), (FUA, 100_000), (0, 300_000), (FUA, 399_999)] {
+        let mut client = rig.simple();
+        let _cookie = client.send((WRITE, flags), 0, 400_000, &vec![1; sent]);
+        assert_eq!(client.leave(), b"");
+        assert!(rig.simple().read(0, 400_000).unwrap().iter().all(|byte| *byte == 0), "{sent}");
+    }
+}
+
+#[test]
 fn a_client_that_vanishes_with_requests_in_flight_harms_nobody() {
     let rig = Rig::in_memory(16 * MIB);
     let mut other = rig.simple();
