@@ -21,6 +21,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a disk image over NBD, with the cache as the disk's write-back cache
+    ///
+    /// The image is a regular file or a block device. It is opened past the kernel's page cache,
+    /// for this process alone. Any NBD client can use it: nbdcopy, qemu, fio, the kernel's
+    /// nbd-client.
     Serve(ServeArgs),
     /// Print a manual page, or completions for a shell
     #[command(hide = true)]
@@ -68,10 +72,7 @@ MEMORY:
 ENVIRONMENT:
     MPAGE_LOG    what is logged to stderr: error, warn (default), info, debug";
 
-/// Serve a disk image over NBD, with the cache as the disk's write-back cache.
-///
-/// The image is a regular file or a block device. It is opened past the kernel's page cache, for
-/// this process alone. Any NBD client can use it: nbdcopy, qemu, fio, the kernel's nbd-client.
+/// What `mpage serve` is told.
 #[derive(Args, Debug)]
 #[command(after_long_help = SERVE_AFTER, after_help = "More, with examples: --help")]
 pub struct ServeArgs {

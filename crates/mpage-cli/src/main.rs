@@ -40,6 +40,7 @@ fn generate(what: Generated) -> Result<ExitCode, Failure> {
         Generated::Man => {
             command.build();
             let serve = command.find_subcommand("serve").expect("the command serves").clone();
+            let serve = serve.version(env!("CARGO_PKG_VERSION"));
             let page = clap_mangen::Man::new(serve);
             page.render(&mut io::stdout()).map_err(|error| Failure(error.to_string()))?;
             return Ok(ExitCode::SUCCESS);

@@ -57,7 +57,8 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     // nothing to lose.
     let mut signals = signals::take().map_err(system("cannot take signals"))?;
     let terms = Terms { name: args.export.clone(), read_only: args.read_only, fast_zero };
-    let server = Server::new(Export::new(file.mapping(), terms));
+    let server =
+        Server::new(Export::new(file.mapping(), terms)).map_err(system("cannot start threads"))?;
     let listener = listen(args)?;
     let (stop, stopped) = UnixStream::pair().map_err(system("no pipe"))?;
     announce(args, &file, &listener)?;

@@ -36,14 +36,18 @@ struct Connections {
 
 impl Server {
     /// A server nobody is connected to.
-    pub fn new(export: Export) -> Arc<Server> {
-        Arc::new(Server {
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it has no threads for us.
+    pub fn new(export: Export) -> io::Result<Arc<Server>> {
+        Ok(Arc::new(Server {
             export: Arc::new(export),
-            workers: Arc::default(),
+            workers: Arc::new(Workers::start()?),
             budget: Arc::default(),
             connections: Mutex::default(),
             ended: Condvar::new(),
-        })
+        }))
     }
 
     /// What it exports.

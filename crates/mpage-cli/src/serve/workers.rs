@@ -5,6 +5,7 @@
 //! thread is started when there is work and none is idle, up to the lane's number.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -28,7 +29,6 @@ pub enum Lane {
 const THREADS: [usize; 3] = [32, 16, 16];
 
 /// The threads.
-#[derive(Default)]
 pub struct Workers {
     lanes: [Arc<Queue>; 3],
 }
@@ -49,30 +49,37 @@ struct State {
 }
 
 impl Workers {
-    /// Has `job` run by a thread of `lane`. Never waits. Where no thread can be started the caller
-    /// runs it.
+    /// One thread for each lane: from then on every job is done, also where no more threads can be
+    /// had.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it has no thread for us.
+    pub fn start() -> io::Result<Workers> {
+        let workers = Workers { lanes: Default::default() };
+        for queue in &workers.lanes {
+            queue.state.lock().threads = 1;
+            queue.start_thread()?;
+        }
+        Ok(workers)
+    }
+
+    /// Has `job` run by a thread of `lane`. Never waits.
     pub fn run(&self, lane: Lane, job: Job) {
         let queue = &self.lanes[lane as usize];
         let mut state = queue.state.lock();
-        if state.idle > state.jobs.len() || state.threads == THREADS[lane as usize] {
-            state.jobs.push_back(job);
+        state.jobs.push_back(job);
+        let enough = state.idle >= state.jobs.len() || state.threads == THREADS[lane as usize];
+        if enough {
             drop(state);
             queue.changed.notify_one();
             return;
         }
         state.threads += 1;
-        state.jobs.push_back(job);
         drop(state);
-        let theirs = Arc::clone(queue);
-        if let Err(error) = thread::spawn("mpage-nbd-work", move || theirs.work()) {
+        if let Err(error) = queue.start_thread() {
             tracing::warn!(%error, "no more threads: requests wait for each other");
-            let mut state = queue.state.lock();
-            state.threads -= 1;
-            let job = if state.threads == 0 { state.jobs.pop_back() } else { None };
-            drop(state);
-            if let Some(job) = job {
-                job();
-            }
+            queue.state.lock().threads -= 1;
         }
     }
 }
@@ -88,6 +95,11 @@ impl Drop for Workers {
 }
 
 impl Queue {
+    fn start_thread(self: &Arc<Queue>) -> io::Result<()> {
+        let queue = Arc::clone(self);
+        thread::spawn("mpage-nbd-work", move || queue.work()).map(drop)
+    }
+
     fn work(&self) {
         let mut state = self.state.lock();
         loop {

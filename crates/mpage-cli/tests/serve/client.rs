@@ -150,6 +150,14 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// As [`send_raw`](Self::send_raw), to a server that may hang up before it has heard it all.
+    pub(crate) fn send_nonsense(&mut self, bytes: &[u8]) {
+        match self.stream.write_all(bytes) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::BrokenPipe),
+        }
+    }
+
     pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes).unwrap();

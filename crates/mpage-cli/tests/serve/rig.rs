@@ -26,7 +26,7 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new(cache: PageCache, space: Arc<AddressSpace>, read_only: bool) -> Rig {
         let terms = Terms { name: "disk".into(), read_only, fast_zero: true };
-        Rig { server: Server::new(Export::new(&space, terms)), cache }
+        Rig { server: Server::new(Export::new(&space, terms)).unwrap(), cache }
     }
 
     /// Serves the image at `path`.
