@@ -90,6 +90,7 @@ impl Verified {
             format!("--verify={}", self.checksum),
             "--verify_interval=512".to_owned(),
             "--verify_fatal=1".to_owned(),
+            "--verify_state_save=0".to_owned(),
             "--end_fsync=1".to_owned(),
             format!("--randseed={}", self.seed),
         ]
