@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench_serve;
 mod ci;
 mod clients;
 mod command;
@@ -66,6 +67,11 @@ const TASKS: &[Task] = &[
     },
     Task { name: "bench", help: "[arguments] run the benchmarks", run: bench },
     Task {
+        name: "bench-serve",
+        help: "[ROUNDS] measure mpage serve against other servers of NBD",
+        run: bench_serve::run,
+    },
+    Task {
         name: "tools",
         help: "install the Debian packages that checks with other programs need",
         run: |arguments| none(arguments).and_then(|()| tools::install()),
@@ -99,7 +105,7 @@ fn bench(arguments: &[String]) -> Result<(), Failure> {
 fn help(arguments: &[String]) -> Result<(), Failure> {
     none(arguments)?;
     for task in TASKS {
-        println!("cargo xtask {:<9}  {}", task.name, task.help);
+        println!("cargo xtask {:<11}  {}", task.name, task.help);
     }
     Ok(())
 }

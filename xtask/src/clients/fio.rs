@@ -3,6 +3,9 @@
 use crate::command::{output, program};
 use crate::failure::Failure;
 
+/// The most seconds that fio may take: one that waits for an answer waits for ever.
+const SECONDS_MAX: &str = "300";
+
 /// What fio counted in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
@@ -46,7 +49,9 @@ pub(crate) fn fio<S: AsRef<str>>(uri: &str, arguments: &[S]) -> Result<Report, F
     let first = ["--name=job", "--ioengine=nbd", &uri, "--thread", "--group_reporting"];
     let form = ["--output-format=terse", "--terse-version=3"];
     let arguments = arguments.iter().map(AsRef::as_ref);
-    Report::parse(&output(&mut program("fio", first.into_iter().chain(form).chain(arguments)))?)
+    let limit = ["--signal=KILL", SECONDS_MAX, "fio"];
+    let words = limit.into_iter().chain(first).chain(form).chain(arguments);
+    Report::parse(&output(&mut program("timeout", words))?)
 }
 
 /// Requests at random places that leave blocks which say whether they are the ones written last.

@@ -50,3 +50,16 @@ pub(crate) fn scatter(path: &Path, size: u64, seed: u64) -> Result<(), Failure> 
     }
     Ok(())
 }
+
+/// Fills the file at `path` with data.
+pub(crate) fn fill(path: &Path, size: u64) -> Result<(), Failure> {
+    let at = |error| Failure::at(&word(path), &error);
+    let file = OpenOptions::new().write(true).open(path).map_err(at)?;
+    let mut random = Random(0);
+    let mut buffer = vec![0; 1 << 20];
+    for offset in (0..size).step_by(buffer.len()) {
+        random.fill(&mut buffer);
+        file.write_all_at(&buffer, offset).map_err(at)?;
+    }
+    file.sync_all().map_err(at)
+}

@@ -1,0 +1,81 @@
+//! What the figures depend on.
+
+use std::fs::read_to_string;
+use std::path::Path;
+
+use crate::clients::folder::word;
+use crate::clients::server::Program;
+use crate::command::{output, program};
+use crate::failure::Failure;
+use crate::workspace::root;
+
+/// The lines that go before a table.
+pub(super) fn description(
+    image: &Path,
+    memory: &str,
+    size_mib: u64,
+    rounds: usize,
+) -> Result<String, Failure> {
+    let device = output(&mut program("findmnt", ["-no", "FSTYPE,SOURCE", "-T", &word(image)]))?;
+    let device: Vec<&str> = device.split_whitespace().collect();
+    let mut lines = vec![
+        ("commit", commit()?),
+        ("machine", cpu()),
+        ("kernel", first_word("/proc/sys/kernel/osrelease")),
+        ("device", device.join(" on ")),
+        (
+            "image",
+            format!("a file of {size_mib} MiB, all data; the same for all, one after another"),
+        ),
+        ("programs", versions()?),
+        (
+            "memory",
+            format!("mpage --memory {memory}; the others, as much of the kernel's as they like"),
+        ),
+        ("client", "fio --ioengine=nbd, one connection, a Unix socket".to_owned()),
+        ("durability", "what is written is flushed within the time measured".to_owned()),
+        ("cache state", "in order: cold; anywhere: all of the image read before".to_owned()),
+        ("rounds", rounds.to_string()),
+    ];
+    let flushes = Program::ALL.map(|program| format!("{}: {}", program.name(), program.flush()));
+    lines.extend(flushes.map(|flush| ("flush of", flush)));
+    let lines =
+        lines.into_iter().map(|(name, what)| format!("    {:<12} {what}", format!("{name}:")));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// The commit that is measured, and whether sources differ from it.
+fn commit() -> Result<String, Failure> {
+    let git = |arguments: &[&str]| output(program("git", arguments).current_dir(root()));
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let sources = ["status", "--porcelain", "--untracked-files=no", "--", "*.rs", "*.toml"];
+    let changed = if git(&sources)?.is_empty() { "" } else { ", with changes" };
+    Ok(format!("{}{changed}", commit.trim()))
+}
+
+/// The first line that each program says of its version.
+fn versions() -> Result<String, Failure> {
+    let mut versions = Vec::new();
+    for name in ["nbdkit", "qemu-nbd", "fio"] {
+        let printed = output(&mut program(name, ["--version"]))?;
+        versions.push(printed.lines().next().unwrap_or_default().to_owned());
+    }
+    Ok(versions.join(", "))
+}
+
+fn cpu() -> String {
+    let info = read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |name| {
+        let line = info.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let (family, model) = (value("cpu family"), value("model\t"));
+    let (name, load) = (value("model name"), first_word("/proc/loadavg"));
+    format!("{name} (family {family}, model {model}), {cores} cores, load {load}")
+}
+
+fn first_word(path: &str) -> String {
+    let text = read_to_string(path).unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
+}
