@@ -53,8 +53,12 @@ struct Workload {
     arguments: &'static [&'static str],
 }
 
-const fn sequential(name: &'static str, arguments: &'static [&'static str]) -> Workload {
+const fn cold(name: &'static str, arguments: &'static [&'static str]) -> Workload {
     Workload { name, unit: Unit::MibPerSecond, cache: Cache::Cold, arguments }
+}
+
+const fn warm(name: &'static str, arguments: &'static [&'static str]) -> Workload {
+    Workload { name, unit: Unit::MibPerSecond, cache: Cache::Warm, arguments }
 }
 
 const fn random(name: &'static str, arguments: &'static [&'static str]) -> Workload {
@@ -62,16 +66,22 @@ const fn random(name: &'static str, arguments: &'static [&'static str]) -> Workl
 }
 
 const WORKLOADS: &[Workload] = &[
-    sequential(
-        "write 128 KiB in order, depth 4, then flush",
-        &["--rw=write", "--bs=128k", "--iodepth=4", "--end_fsync=1"],
-    ),
-    sequential(
-        "write 1 MiB in order, depth 4, then flush",
+    cold(
+        "just started: write 1 MiB in order, then flush",
         &["--rw=write", "--bs=1M", "--iodepth=4", "--end_fsync=1"],
     ),
-    sequential("read 128 KiB in order, depth 4", &["--rw=read", "--bs=128k", "--iodepth=4"]),
-    sequential("read 1 MiB in order, depth 4", &["--rw=read", "--bs=1M", "--iodepth=4"]),
+    cold("just started: read 128 KiB in order", &["--rw=read", "--bs=128k", "--iodepth=4"]),
+    cold("just started: read 1 MiB in order", &["--rw=read", "--bs=1M", "--iodepth=4"]),
+    warm(
+        "write 128 KiB in order, then flush",
+        &["--rw=write", "--bs=128k", "--iodepth=4", "--end_fsync=1"],
+    ),
+    warm(
+        "write 1 MiB in order, then flush",
+        &["--rw=write", "--bs=1M", "--iodepth=4", "--end_fsync=1"],
+    ),
+    warm("read 128 KiB in order", &["--rw=read", "--bs=128k", "--iodepth=4"]),
+    warm("read 1 MiB in order", &["--rw=read", "--bs=1M", "--iodepth=4"]),
     random(
         "write 4 KiB anywhere, depth 1, then flush",
         &["--rw=randwrite", "--bs=4k", "--iodepth=1", "--io_size=48M", "--end_fsync=1"],

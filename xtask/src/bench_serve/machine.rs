@@ -32,9 +32,15 @@ pub(super) fn description(
             "memory",
             format!("mpage --memory {memory}; the others, as much of the kernel's as they like"),
         ),
-        ("client", "fio --ioengine=nbd, one connection, a Unix socket".to_owned()),
+        (
+            "client",
+            "fio --ioengine=nbd, one connection, a Unix socket; in order at depth 4".to_owned(),
+        ),
         ("durability", "what is written is flushed within the time measured".to_owned()),
-        ("cache state", "in order: cold; anywhere: all of the image read before".to_owned()),
+        (
+            "cache state",
+            "just started: cold, for all; else all of the image read before".to_owned(),
+        ),
         ("rounds", rounds.to_string()),
     ];
     let flushes = Program::ALL.map(|program| format!("{}: {}", program.name(), program.flush()));
