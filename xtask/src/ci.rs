@@ -8,7 +8,7 @@ use crate::command::{cargo, run, run_tests};
 use crate::failure::Failure;
 use crate::sanitize::{self, Scope};
 use crate::schedules::{self, Search};
-use crate::{contract, tidy};
+use crate::{clients, contract, tidy, tools};
 
 /// A check with a name.
 struct Step {
@@ -26,6 +26,8 @@ const STEPS: &[Step] = &[
     Step { name: "contract", run: contract::run },
     Step { name: "schedules", run: || schedules::run(Search::Short) },
     Step { name: "sanitize", run: || sanitize::run(Scope::Unsafe) },
+    Step { name: "tools", run: tools::install },
+    Step { name: "clients", run: clients::run_short },
 ];
 
 /// Runs every step, and stops at the first that fails.

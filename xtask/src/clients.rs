@@ -75,6 +75,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Runs every step at the size that suits a check of every change.
+pub(crate) fn run_short() -> Result<(), Failure> {
+    run(&["--short".to_owned()])
+}
+
 fn read(arguments: &[String]) -> Result<(Run, Vec<&'static Step>), Failure> {
     let mut run = Run { program: Program::Mpage, short: false };
     let mut chosen = Vec::new();
