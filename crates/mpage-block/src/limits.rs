@@ -16,8 +16,8 @@ pub struct Limits {
     pub alignment: usize,
     /// Bios worth having in flight. More are taken, and wait.
     pub queue_depth: usize,
-    /// It is known to work on `queue_depth` bios at once, and may be given that many from the
-    /// start; else a cache finds out how many writes it works on.
+    /// It is known to work on `queue_depth` bios at once. If not, a cache finds out how many writes
+    /// it works on, beginning with one.
     pub parallel: bool,
     /// A completed write may be lost with the power until a flush. `BLK_FEAT_WRITE_CACHE`.
     pub volatile_cache: bool,

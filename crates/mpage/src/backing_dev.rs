@@ -12,7 +12,7 @@ use mpage_block::{Bio, BlockDevice, Errno, Limits, submit_and_wait};
 use mpage_locks::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use mpage_locks::{Condvar, Mutex};
 
-use crate::depth::{Depth, FIRST, Submitted};
+use crate::depth::{Depth, Submitted};
 use crate::errseq::ErrSeq;
 use crate::event::Event;
 use crate::stats::Stats;
@@ -73,7 +73,6 @@ impl BackingDev {
     /// Wraps a device.
     pub(crate) fn new(id: u64, block: Arc<dyn BlockDevice>) -> BackingDev {
         let limits = block.limits();
-        let first = if limits.parallel { limits.queue_depth.max(FIRST) } else { FIRST };
         BackingDev {
             id,
             limits,
@@ -84,7 +83,7 @@ impl BackingDev {
             flush: Mutex::default(),
             flush_ended: Condvar::new(),
             bios_in_flight: AtomicUsize::new(0),
-            depth: Depth::new(limits.queue_depth, first),
+            depth: Depth::new(limits.queue_depth, limits.parallel),
             reads_in_flight: AtomicUsize::new(0),
             bio_ended: Event::default(),
             work: Arc::default(),

@@ -19,7 +19,7 @@
 use mpage_locks::Mutex;
 
 /// Writes at first, at a device of which nothing is known.
-pub(crate) const FIRST: usize = 1;
+const FIRST: usize = 1;
 /// A write that ends within this time, in nanoseconds, ended quickly.
 const QUICK_NS: u64 = 5_000_000;
 /// Writes that end at a device that is not quick before one may be added: at first, and after some
@@ -34,6 +34,8 @@ const LONG: u64 = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Depth {
     most: usize,
+    /// The device has said how many it works on: nothing is found out.
+    known: bool,
     state: Mutex<State>,
 }
 
@@ -65,12 +67,14 @@ pub(crate) struct Submitted {
 }
 
 impl Depth {
-    /// For a device that wants at most `most` at once, and gets `first` at first.
-    pub(crate) fn new(most: usize, first: usize) -> Depth {
-        let most = most.max(first);
+    /// For a device that wants at most `most` at once, which are as many as it works on if that is
+    /// `known`.
+    pub(crate) fn new(most: usize, known: bool) -> Depth {
+        let most = most.max(2);
+        let first = if known { most } else { FIRST };
         let fastest = [Fastest { ended: 0, this_ns: u64::MAX, last_ns: u64::MAX }; 2];
         let state = State { now: first, calm: CALM.0, submitted: 0, changed_at: 0, fastest };
-        Depth { most, state: Mutex::new(state) }
+        Depth { most, known, state: Mutex::new(state) }
     }
 
     /// How many may be at the device now; at least one.
@@ -87,6 +91,9 @@ impl Depth {
 
     /// A write of `bytes` bytes ended `took_ns` after it was submitted.
     pub(crate) fn ended(&self, write: Submitted, bytes: u64, took_ns: u64) {
+        if self.known {
+            return;
+        }
         let mut state = self.state.lock();
         let fastest_ns = state.fastest[usize::from(bytes >= LONG)].note(took_ns);
         state.calm = state.calm.saturating_sub(1);

@@ -30,17 +30,17 @@ fn run(depth: &Depth, count: u64, ends_at: impl Fn(u64, u64) -> u64) -> (usize, 
 /// Fails when a slow device that does one after the other gets more than an attempt.
 #[test]
 fn a_slow_device_that_does_one_at_a_time_gets_one_at_a_time() {
-    let depth = Depth::new(64, FIRST);
+    let depth = Depth::new(64, false);
     let (most, last) = run(&depth, 200, |now, last_end| now.max(last_end) + 150 * MS);
     assert!(most <= 2 && last <= 2, "{most} {last}");
-    let (most, _) = run(&Depth::new(64, FIRST), 16, |now, last_end| now.max(last_end) + 150 * MS);
+    let (most, _) = run(&Depth::new(64, false), 16, |now, last_end| now.max(last_end) + 150 * MS);
     assert_eq!(most, 1, "a short sync is no time to try");
 }
 
 /// Fails when the time a write takes counts by itself.
 #[test]
 fn a_slow_device_that_works_on_many_gets_many() {
-    let depth = Depth::new(64, FIRST);
+    let depth = Depth::new(64, false);
     let (most, last) = run(&depth, 500, |now, _| now + 50 * MS);
     assert_eq!((most, last), (64, 64));
 }
@@ -48,7 +48,7 @@ fn a_slow_device_that_works_on_many_gets_many() {
 /// Fails when writes that end quickly are compared with the fastest.
 #[test]
 fn a_quick_device_gets_many_though_it_does_one_at_a_time() {
-    let depth = Depth::new(16, FIRST);
+    let depth = Depth::new(16, false);
     let (most, last) = run(&depth, 500, |now, last_end| now.max(last_end) + MS / 4);
     assert_eq!((most, last), (16, 16));
 }
@@ -56,7 +56,7 @@ fn a_quick_device_gets_many_though_it_does_one_at_a_time() {
 /// Fails when the fastest write is that of all times.
 #[test]
 fn a_device_that_became_slower_is_measured_anew() {
-    let depth = Depth::new(32, FIRST);
+    let depth = Depth::new(32, false);
     let (most, _) = run(&depth, 500, |now, _| now + 10 * MS);
     assert_eq!(most, 32);
     let (_, last) = run(&depth, 4 * u64::from(EPOCH), |now, _| now + 40 * MS);
