@@ -244,7 +244,9 @@ fn check(options: &Options) -> Result<()> {
 
 impl Drop for PageCache {
     fn drop(&mut self) {
-        if let Err(error) = self.sync() {
+        if let Err(mut error) = self.sync() {
+            // Nobody will try again.
+            error.retained = false;
             tracing::error!(%error, "the cache is dropped with data that could not be written");
         }
         self.flushers.lock().clear();

@@ -93,10 +93,12 @@ impl Listener {
     pub fn uri(&self, name: &str) -> String {
         match self {
             Listener::Unix(_, path) => {
-                format!("nbd+unix:///{}?socket={}", escaped(name), path.display())
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                let path = path.as_os_str().as_encoded_bytes();
+                format!("nbd+unix:///{}?socket={}", escaped(name.as_bytes()), escaped(path))
             }
             Listener::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => format!("nbd://{address}/{}", escaped(name)),
+                Ok(address) => format!("nbd://{address}/{}", escaped(name.as_bytes())),
                 Err(_) => "nbd://?".into(),
             },
         }
@@ -163,9 +165,9 @@ impl Drop for Listener {
     }
 }
 
-/// `name` as a part of a URI.
-fn escaped(name: &str) -> String {
-    name.bytes().fold(String::new(), |mut text, byte| {
+/// `bytes` as a part of a URI.
+fn escaped(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, &byte| {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
                 text.push(char::from(byte));

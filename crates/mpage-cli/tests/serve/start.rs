@@ -124,14 +124,16 @@ fn an_image_made_for_a_server_that_cannot_start_goes_again() {
 #[test]
 fn the_ready_line_says_what_is_served_where_and_what_to_try() {
     let folder = tempfile::tempdir().unwrap();
-    let image = image(folder.path(), 1 << 20);
-    let mut served = Served::start(Path::new(&image), &["--export", "my disk", "--read-only"]);
-    let uri = format!("nbd+unix:///my%20disk?socket={image}.sock");
-    for word in [&image, "1 MiB", "read-only", &format!("nbdinfo '{uri}'"), "Ctrl-C"] {
+    let path = folder.path().join("my disk?.img");
+    fs::write(&path, vec![0; 1 << 20]).unwrap();
+    let mut served = Served::start(&path, &["--export", "a b", "--read-only"]);
+    let base = folder.path().display();
+    let uri = format!("nbd+unix:///a%20b?socket={base}/my%20disk%3F.img.sock");
+    for word in ["my disk?.img", "1 MiB", "read-only", &format!("nbdinfo '{uri}'"), "Ctrl-C"] {
         assert!(served.ready.contains(word), "{word:?} is missing: {}", served.ready);
     }
     let mut client = Client::greeted(served.connect(), 3);
-    client.go("my disk");
+    client.go("a b");
     assert_eq!(served.stop().0, Some(0));
 }
 
