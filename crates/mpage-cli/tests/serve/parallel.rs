@@ -123,6 +123,84 @@ fn who_stalls_with_memory_that_others_wait_for_loses_the_connection() {
     assert!(other.read(0, 32 << 20).unwrap() == pattern(1, 32 << 20));
 }
 
+/// What one of many clients does in its own part of the disk, and what it expects there.
+struct Tenant {
+    client: Client,
+    start: u64,
+    model: Vec<u8>,
+    state: u64,
+}
+
+impl Tenant {
+    fn below(&mut self, end: u64) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state % end
+    }
+
+    fn act(&mut self) {
+        let whole = self.model.len() as u64;
+        let longest = [600, 20_000, whole][usize::try_from(self.below(3)).unwrap()];
+        let from = self.below(whole);
+        let length = 1 + self.below(longest.min(whole - from));
+        let range = usize::try_from(from).unwrap()..usize::try_from(from + length).unwrap();
+        let (offset, length) = (self.start + from, u32::try_from(length).unwrap());
+        let fua = if self.below(8) == 0 { FUA } else { 0 };
+        match self.below(9) {
+            0..4 => {
+                let data = pattern(self.state, range.len());
+                assert_eq!(self.client.write(fua, offset, &data), 0);
+                self.model[range].copy_from_slice(&data);
+            }
+            4 => {
+                let flags = fua | if self.below(2) == 0 { NO_HOLE } else { 0 };
+                assert_eq!(self.client.tell((ZEROES, flags), offset, length), 0);
+                self.model[range].fill(0);
+            }
+            5 => assert_eq!(self.client.flush(), 0),
+            6 => assert_eq!(self.client.tell((CACHE, 0), offset, length), 0),
+            _ => {
+                let read = self.client.read(offset, length).unwrap();
+                assert!(read == self.model[range], "{offset}, {length} bytes");
+            }
+        }
+    }
+}
+
+#[test]
+fn many_clients_find_what_they_wrote_in_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    let part: u64 = 700 << 10;
+    let tenants = 24;
+    // Parts meet inside blocks: neighbours write the same pages.
+    let bytes = (tenants * (part + 100)).next_multiple_of(4096);
+    std::fs::write(&path, vec![0; usize::try_from(bytes).unwrap()]).unwrap();
+    let rig = Rig::on_file(&path, 4 * MIB);
+    let threads = (0..tenants).map(|number| {
+        let stream = rig.connect();
+        let work = move || {
+            let structured = number % 2 == 0;
+            let client =
+                if structured { Client::structured(stream) } else { Client::simple(stream) };
+            let model = vec![0; usize::try_from(part + 100).unwrap()];
+            let start = number * (part + 100);
+            let mut tenant = Tenant { client, start, model, state: number * 77 + 1 };
+            (0..120).for_each(|_| tenant.act());
+            assert_eq!(tenant.client.flush(), 0);
+            (start, tenant.model)
+        };
+        thread::spawn("tenant", work).unwrap()
+    });
+    let models: Vec<_> =
+        threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).collect();
+    let image = std::fs::read(&path).unwrap();
+    for (start, model) in models {
+        assert!(image[usize::try_from(start).unwrap()..][..model.len()] == model);
+    }
+}
+
 #[test]
 fn one_client_too_many_is_turned_away_and_may_come_again() {
     let rig = Rig::in_memory(MIB);
