@@ -4,7 +4,7 @@ use std::process::Command;
 
 use mpage_locks::clock;
 
-use crate::command::{cargo, run, run_tests};
+use crate::command::{PATIENCE, cargo, run, run_tests, within};
 use crate::failure::Failure;
 use crate::sanitize::{self, Scope};
 use crate::schedules::{self, Search};
@@ -20,8 +20,8 @@ const STEPS: &[Step] = &[
     Step { name: "fmt", run: || run(&mut cargo(["fmt", "--all", "--check"])) },
     Step { name: "clippy", run: || run(&mut clippy()) },
     Step { name: "doc", run: || run(&mut doc()) },
-    Step { name: "test", run: || run_tests(&mut cargo(["test", "--workspace"])).map(drop) },
-    Step { name: "test in least memory", run: || run_tests(&mut test_in_least_memory()).map(drop) },
+    Step { name: "test", run: || test(&cargo(["test", "--workspace"])) },
+    Step { name: "test in least memory", run: || test(&test_in_least_memory()) },
     Step { name: "tidy", run: tidy::run },
     Step { name: "contract", run: contract::run },
     Step { name: "schedules", run: || schedules::run(Search::Short) },
@@ -62,6 +62,10 @@ fn run_steps(steps: &[Step]) -> Result<(), Failure> {
     let failed = usize::from(failure.is_some());
     println!("{} passed, {failed} failed", times.len() - failed);
     failure.map_or(Ok(()), Err)
+}
+
+fn test(command: &Command) -> Result<(), Failure> {
+    run_tests(&mut within(PATIENCE, command)).map(drop)
 }
 
 fn clippy() -> Command {

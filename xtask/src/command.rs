@@ -7,6 +7,9 @@ use std::process::{Command, ExitStatus, Stdio};
 use crate::failure::Failure;
 use crate::workspace::root;
 
+/// How long a run of tests may take in ci, in minutes; many times what it does.
+pub(crate) const PATIENCE: u32 = 20;
+
 /// A call of cargo with `arguments`, at the root of the workspace and without standard input.
 pub(crate) fn cargo<I, S>(arguments: I) -> Command
 where
@@ -51,6 +54,23 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Failure> {
 pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     let status = command.status().map_err(|error| Failure::at(&line(command), &error))?;
     judge(command, status)
+}
+
+/// `command`, ended with all it started once it has run for `minutes`: a test that hangs is a test
+/// that failed, and its name is among the last lines.
+pub(crate) fn within(minutes: u32, command: &Command) -> Command {
+    let mut limited = program("timeout", ["--kill-after=10", &format!("{minutes}m")]);
+    let _limited = limited.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        let _limited = match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        let _limited = limited.current_dir(folder);
+    }
+    limited
 }
 
 /// Runs a `cargo test`, prints what it prints, and returns how many tests passed.
@@ -118,6 +138,13 @@ mod tests {
         assert_eq!(output(&mut shell("echo words")).expect("the shell runs"), "words\n");
         let failure = output(&mut shell("echo out; echo err >&2; exit 1"));
         assert!(failure.expect_err("it fails").to_string().ends_with("\nout\nerr\n"));
+    }
+
+    #[test]
+    fn a_limit_leaves_the_rest_of_the_command_as_it_was() {
+        let mut command = shell("echo $WORD; pwd");
+        let _command = command.env("WORD", "word").current_dir("/");
+        assert_eq!(output(&mut within(1, &command)).expect("the shell runs"), "word\n/\n");
     }
 
     #[test]

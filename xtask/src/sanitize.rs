@@ -2,7 +2,7 @@
 //!
 //! Sanitizers are an unstable feature that the stable compiler has: `RUSTC_BOOTSTRAP` opens it.
 
-use crate::command::{cargo, run_tests};
+use crate::command::{PATIENCE, cargo, run_tests, within};
 use crate::failure::Failure;
 use crate::workspace::{root, target};
 
@@ -43,7 +43,7 @@ fn test(sanitizer: &str, flags: &str, package: &str) -> Result<(), Failure> {
         .env("RUSTFLAGS", flags)
         .env("RUST_TEST_THREADS", "1")
         .env("TSAN_OPTIONS", format!("suppressions={}", root().join(SUPPRESSIONS).display()));
-    let passed = run_tests(&mut command)?;
+    let passed = run_tests(&mut within(PATIENCE, &command))?;
     println!("sanitize: {passed} tests of {package} passed under the {sanitizer} sanitizer");
     Ok(())
 }

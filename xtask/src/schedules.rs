@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::command::{cargo, run_tests};
+use crate::command::{PATIENCE, cargo, run_tests, within};
 use crate::failure::Failure;
 use crate::workspace::target;
 
@@ -25,6 +25,13 @@ impl Search {
             Search::Long => "1000000",
         }
     }
+
+    fn limited(self, command: Command) -> Command {
+        match self {
+            Search::Short => within(PATIENCE, &command),
+            Search::Long => command,
+        }
+    }
 }
 
 /// Runs the schedule-checked tests. Each crate must have some.
@@ -34,10 +41,10 @@ pub(crate) fn run(search: Search) -> Result<(), Failure> {
         if search == Search::Short {
             let _test = test.env("LOOM_MAX_PREEMPTIONS", "2");
         }
-        let passed = run_tests(&mut test)?;
+        let passed = run_tests(&mut search.limited(test))?;
         println!("schedules: {passed} tests of {package} passed under loom");
     }
-    let passed = run_tests(&mut world("shuttle", "mpage", search))?;
+    let passed = run_tests(&mut search.limited(world("shuttle", "mpage", search)))?;
     println!("schedules: {passed} tests of mpage passed under shuttle");
     Ok(())
 }
