@@ -288,3 +288,37 @@ impl std::fmt::Debug for BackingDev {
         f.debug_struct("BackingDev").field("id", &self.id).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests {
+    use mpage_block::{MemoryDevice, MemoryOptions, SubmitError};
+
+    use super::*;
+
+    /// A device that does not say how many writes it works on.
+    struct Unknown(MemoryDevice);
+
+    impl BlockDevice for Unknown {
+        fn limits(&self) -> Limits {
+            Limits { parallel: false, ..self.0.limits() }
+        }
+
+        fn submit(&self, bio: Bio) -> Result<(), SubmitError> {
+            self.0.submit(bio)
+        }
+    }
+
+    #[test]
+    fn an_urgent_write_has_a_place_beside_those_that_wait_for_theirs() {
+        let dev = BackingDev::new(
+            0,
+            Arc::new(Unknown(MemoryDevice::new(1 << 20, MemoryOptions::default()))),
+        );
+        assert!(dev.try_begin_bio(false));
+        assert!(!dev.try_begin_bio(false), "nothing is known of the device: one at a time");
+        assert!(dev.try_begin_bio(true));
+        dev.bio_done();
+        dev.bio_done();
+        assert!(dev.try_begin_bio(false));
+    }
+}

@@ -26,4 +26,5 @@ mod stack;
 mod sync;
 mod table;
 mod truncate;
+mod urgent;
 mod walk;

@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use mpage::{CachedFile, RangeSteps, SyncKind};
 use mpage_block::wrap::{DeviceOp, Times};
-use mpage_block::{
-    Bio, BioOp, BlockDevice, Errno, Limits, MemoryDevice, MemoryOptions, SubmitError,
-};
+use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions};
 use mpage_locks::thread::JoinHandle;
 
-use crate::rig::{Rig, pattern};
+use crate::rig::pattern;
 use crate::stack::{
     Files, Forgetful, Stack, bytes_of, count, errno, is_clean, pages, spawn, still_waits,
     wait_until,
@@ -740,53 +738,4 @@ fn write_that_ends_after_a_failed_flush_is_dirty_again() {
     assert_eq!(errno(one.fsync()), Errno::IO);
     one.fsync().unwrap();
     assert!(device.durable()[..4096] == [1; 4096]);
-}
-
-/// A device of which nobody knows how much it works on at once.
-struct Unknown(Arc<dyn BlockDevice>);
-
-impl BlockDevice for Unknown {
-    fn limits(&self) -> Limits {
-        Limits { parallel: false, fua: true, ..self.0.limits() }
-    }
-
-    fn submit(&self, bio: Bio) -> std::result::Result<(), SubmitError> {
-        self.0.submit(bio)
-    }
-}
-
-/// A small durable write is at the device beside one bio of a large sync, not behind all of them.
-///
-/// Seen to fail: with as many writes at once as the device's queue is deep, and with an urgent hand
-/// that waits for a place like any other.
-#[test]
-fn a_durable_write_waits_for_one_bio_of_a_large_sync_at_most() {
-    let options = MemoryOptions { volatile_cache: true, fua: true, ..MemoryOptions::default() };
-    let stack = Stack::around(Arc::new(MemoryDevice::new(64 << 20, options)));
-    let rig = Rig::over(Arc::new(Unknown(stack.top())), 4096, 64 << 20);
-    for page in 0..40 {
-        // Neighbours that do not touch: a bio for each.
-        rig.file.write_all_at(&[1; 4096], page * 8192).unwrap();
-    }
-    stack.hold(BioOp::Write);
-    let file = rig.file.clone();
-    let sync = spawn(move || file.fsync());
-    stack.delay.wait_for_held(1);
-    let file = rig.file.clone();
-    let urgent = spawn(move || file.write_through_at(&[2; 4096], 4096 * 1001, true));
-    still_waits(&urgent);
-    assert_eq!(stack.delay.held().len(), 1, "the large sync has one bio at the device");
-    // The turn passes when that one ends.
-    let mut held = stack.delay.held();
-    while !held.iter().any(|bio| bio.sector.0 == 8 * 1001) {
-        assert!(held.len() <= 2, "{held:?}");
-        assert!(stack.delay.release_next());
-        stack.delay.wait_for_held(1);
-        held = stack.delay.held();
-    }
-    let before = stack.trace.events().iter().filter(|event| event.completed.is_some()).count();
-    assert!(before <= 2, "{before} writes of the large sync went first");
-    stack.let_go();
-    urgent.join().unwrap().unwrap();
-    sync.join().unwrap().unwrap();
 }
