@@ -131,15 +131,17 @@ impl<'a> Hand<'a> {
             return;
         }
         self.submit();
-        let turn = self.space.turn.take(self.rank);
         let dev = self.space.dev();
-        loop {
+        let turn = loop {
             let ticket = dev.bio_ended.ticket();
+            let turn = self.space.turn.take(self.rank);
             if dev.try_begin_bio(self.urgent) {
-                break;
+                break turn;
             }
+            // An urgent hand has a place, and must not wait for the turn until there is one here.
+            drop(turn);
             dev.bio_ended.wait(ticket);
-        }
+        };
         let bio = Bio::write(self.space.core().pool.arena(), sector, self.flags);
         let pages = Vec::with_capacity(64);
         self.pending = Some(Pending { bio, end: sector, pages, number: None, _turn: turn });
