@@ -43,6 +43,19 @@ impl Zeroed {
         state.ranges.len() <= RANGES_MAX
     }
 
+    /// True while something is remembered.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::SeqCst)
+    }
+
+    /// True when `range` is remembered: whatever the device has there after a failed flush, it reads
+    /// as zeros.
+    pub(crate) fn holds(&self, range: &Range<u64>) -> bool {
+        let state = self.state.lock();
+        let before = state.ranges.range(..=range.start).next_back();
+        before.is_some_and(|(_, end)| range.end <= *end)
+    }
+
     /// `range` was written: it is zeros no longer. Called before the write counts as ended.
     pub(crate) fn overwritten(&self, range: &Range<u64>) {
         if self.any.load(Ordering::SeqCst) {

@@ -154,10 +154,18 @@ impl<'a> Mapper<'a> {
                         .map_err(|error| (at, error))?
                 }
             };
-            let blocks = extent.blocks_from(block).min(blocks_here);
+            let zeroed = &self.space.zeroed;
+            let one_by_one = self.purpose == Purpose::Read && zeroed.any();
+            let blocks = extent.blocks_from(block).min(if one_by_one { 1 } else { blocks_here });
             let end = size.start_of(FileBlock(block.0 + blocks)) - index.start();
             let end = usize::try_from(end).expect("inside the page").min(part.end);
-            match extent.device_block(block) {
+            // What was never written must not show what the device has there; nor must what was
+            // zeroed, if a failed flush brought its old content back.
+            let unwritten = !matches!(extent.place, Place::Mapped(_));
+            let block_bytes = size.start_of(block)..size.start_of(FileBlock(block.0 + 1));
+            let is_zeros = self.purpose == Purpose::Read
+                && (unwritten || one_by_one && zeroed.holds(&block_bytes));
+            match extent.device_block(block).filter(|_| !is_zeros) {
                 Some(device) => {
                     map.add(Run { sector: size.sector_of(device), offset: at, len: end - at });
                     let last = extent.first.0 + extent.count == block.0 + blocks;
