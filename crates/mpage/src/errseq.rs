@@ -23,7 +23,7 @@ const COUNT_ONE: u64 = 1 << 17;
 #[derive(Debug, Default)]
 pub(crate) struct ErrSeq {
     word: AtomicU64,
-    /// How many errors were recorded.
+    /// Moves with each error.
     recorded: AtomicU64,
 }
 
@@ -73,7 +73,13 @@ impl ErrSeq {
         }
     }
 
-    /// How many errors were recorded so far, told or not.
+    /// What failed with the last error is dirty again. Moves [`recorded`](Self::recorded): a sync
+    /// that began between the two has not seen those bytes among the dirty ones.
+    pub(crate) fn is_dirty_again(&self) {
+        let _before = self.recorded.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Moves whenever an error is recorded, told or not, and when what failed is dirty again.
     pub(crate) fn recorded(&self) -> u64 {
         self.recorded.load(Ordering::SeqCst)
     }

@@ -219,6 +219,9 @@ impl AddressSpace {
         for one in ended {
             let failed = if self.is_lost(one, at) { one.sectors } else { one.failed };
             let one = Ended { failed, ..*one };
+            if !failed.is_empty() {
+                self.errors.is_dirty_again();
+            }
             left.push((one.page, self.end_page(&mut state, &one, at, flushed, now_ns)));
         }
         if let Some(number) = number {
