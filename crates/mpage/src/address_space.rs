@@ -104,7 +104,9 @@ struct State {
     tree: PageTree,
     in_flight: Vec<InFlight>,
     next_number: u64,
-    removals: Vec<Range<u64>>,
+    removals: Vec<(u64, Range<u64>)>,
+    /// Removals that began so far.
+    removals_begun: u64,
     dirty: usize,
     writeback: usize,
     failed: usize,
@@ -247,6 +249,7 @@ impl AddressSpace {
                     in_flight: Vec::new(),
                     next_number: 1,
                     removals: Vec::new(),
+                    removals_begun: 0,
                     dirty: 0,
                     writeback: 0,
                     failed: 0,
@@ -449,7 +452,7 @@ impl AddressSpace {
 
 impl State {
     fn removing(&self, index: PageIndex) -> bool {
-        self.removals.iter().any(|range| range.contains(&index.0))
+        self.removals.iter().any(|(_, range)| range.contains(&index.0))
     }
 
     /// Adds page `index` to the table entry `number`, drawing a number if there is none (invariant

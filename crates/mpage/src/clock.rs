@@ -83,6 +83,11 @@ impl ManualClock {
         due.iter().for_each(|event| event.notify());
     }
 
+    /// What the clock shows, since its beginning.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.now_ns.load(Ordering::SeqCst))
+    }
+
     /// When the first of those who wait wants to be woken, since the clock's beginning; `None` when
     /// nobody waits for a time.
     pub fn next_alarm(&self) -> Option<Duration> {

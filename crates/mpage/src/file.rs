@@ -57,7 +57,7 @@ impl CachedFile {
     }
 
     /// Reads bytes from `offset` on; returns how many: fewer than asked for only at the end of the
-    /// file. Cached bytes cost no lock and no system call; others wait for the device, never for a
+    /// file, or when an error stopped it midway, which the next call then meets. Cached bytes cost no lock and no system call; others wait for the device, never for a
     /// write.
     ///
     /// # Errors
@@ -213,9 +213,10 @@ impl CachedFile {
     ///
     /// As [`write_at`](Self::write_at), and those of its own write, whose bytes are dirty then.
     pub fn write_through_at(&self, from: &[u8], offset: u64, durable: bool) -> Result<()> {
+        let removals = self.space.removals_begun();
         self.write_all_at(from, offset)?;
         let range = checked_range(offset, from.len() as u64, "write through")?;
-        fsync::write_through(&self.space, &range, durable)
+        fsync::write_through(&self.space, &range, durable, removals)
     }
 
     /// Sets the file's size: what is cut off is gone, what is added reads as zeros. Returns when no
@@ -234,7 +235,9 @@ impl CachedFile {
     ///
     /// # Errors
     ///
-    /// As [`set_len`](Self::set_len).
+    /// As [`set_len`](Self::set_len); `EOPNOTSUPP`, and nothing changed, where zeros have to be
+    /// written and the device writes none. After another error the range holds what it held, zeros,
+    /// or what the device has there.
     pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
         self.check_writable("punch")?;
         truncate::zero_range(&self.space, &range, Room::Freed)
@@ -246,7 +249,7 @@ impl CachedFile {
     ///
     /// # Errors
     ///
-    /// As [`set_len`](Self::set_len); `EOPNOTSUPP` where the block map cannot.
+    /// As [`punch_hole`](Self::punch_hole); `EOPNOTSUPP` where the block map cannot.
     pub fn zero_range(&self, range: Range<u64>) -> Result<()> {
         self.check_writable("zero")?;
         truncate::zero_range(&self.space, &range, Room::Kept)

@@ -1,9 +1,10 @@
 //! Durability: fsync, fdatasync, sync_file_range, msync, sync.
 //!
 //! A sync takes a snapshot of what is dirty at the call, walks it, waits for every write of its
-//! range that is in flight, lets the block map write its metadata, and flushes the device. Only
-//! then it looks at the error sequence. Whatever failed on the way, all that was started is waited
-//! for.
+//! range that is in flight, and for every removal under way, since what that took from the snapshot
+//! is durable only when its zeros are. Then it lets the block map write its metadata, and flushes
+//! the device. Only then it looks at the error sequence. Whatever failed on the way, all that was
+//! started is waited for.
 //!
 //! Linux: fs/sync.c; `file_write_and_wait_range()`, mm/filemap.c.
 
@@ -20,7 +21,7 @@ use crate::flush::flush_device;
 use crate::get_block::SyncKind;
 use crate::mpage::{mpage_writepages, write_dirty_range};
 use crate::readahead::get_block_of;
-use crate::truncate::redo_removals;
+use crate::truncate::{redo_removals, settle_size};
 use crate::units::FILE_SIZE_MAX;
 use crate::write_and_wait::{flush_mapping, start_integrity, write_and_wait};
 use crate::writeback::WritebackControl;
@@ -54,6 +55,7 @@ pub(crate) fn sync_range(
     until_quiet(space, || {
         let redone = redo_removals(space);
         let walked = write_and_wait(space, range).and(redone);
+        space.wait_for_removals(range);
         let metadata = sync_metadata(space, kind);
         let flushed = flush_mapping(space);
         report(space, cursor, range, "sync", walked.and(metadata), flushed)
@@ -81,9 +83,12 @@ fn failed_with(space: &AddressSpace) -> Errno {
 /// Lets the block map write its metadata; an error is recorded.
 fn sync_metadata(space: &AddressSpace, kind: SyncKind) -> Result<()> {
     let Some(get_block) = &space.ops().get_block else { return Ok(()) };
-    get_block.sync(kind, space.size()).inspect_err(|error| {
-        space.record_error(error.kind.errno());
-    })
+    let sized = settle_size(space, &**get_block);
+    let synced = get_block.sync(kind, &|| space.size());
+    if matches!(synced, Ok(true)) {
+        let _number = space.note_direct_write();
+    }
+    sized.and(synced.map(drop)).inspect_err(|error| space.record_error(error.kind.errno()))
 }
 
 /// What a sync returns: success only if nothing of the range is left that is not durable.
@@ -154,24 +159,38 @@ pub(crate) fn clean_range(space: &AddressSpace, range: &Range<u64>) -> Result<()
 }
 
 /// Writes byte `range`, which the caller has just stored, to the device and waits for that. With
-/// `durable` also past the device's volatile cache. Walks nobody else's pages.
+/// `durable` also past the device's volatile cache, with what is needed to read it back: size and
+/// allocation. Walks nobody else's pages. `removals` had begun before the bytes were stored: what a
+/// later one took is durable when its zeros are. Linux: `generic_write_sync()`,
+/// include/linux/fs.h.
 ///
 /// # Errors
 ///
 /// The write's own; the page stays dirty then.
-pub(crate) fn write_through(space: &AddressSpace, range: &Range<u64>, durable: bool) -> Result<()> {
+pub(crate) fn write_through(
+    space: &AddressSpace,
+    range: &Range<u64>,
+    durable: bool,
+    removals: u64,
+) -> Result<()> {
     let get_block = get_block_of(space)?;
     let fua = durable && space.dev().limits().fua;
     until_quiet(space, || {
         let walked = write_dirty_range(space, range, &*get_block, fua);
         space.wait_for_writes(range);
+        space.wait_for_removals(range);
+        let metadata = if durable { sync_metadata(space, SyncKind::Data) } else { Ok(()) };
         // A page of the range may have been on its way already, in somebody else's ordinary write.
+        let upto = match space.removals_begun() == removals {
+            true => space.last_unflushed_write(range),
+            false => space.last_write(),
+        };
         let flushed = match durable {
-            true => flush_device(space.core(), space.dev(), space.last_unflushed_write(range)),
+            true => flush_device(space.core(), space.dev(), upto),
             false => Ok(()),
         };
         let failed = space.failed_ranges(range);
-        walked?;
+        walked.and(metadata)?;
         match flushed.err().or((!failed.is_empty()).then(|| failed_with(space))) {
             None => Ok(()),
             Some(errno) => {
@@ -213,6 +232,7 @@ pub(crate) fn sync_all(core: &Core, spaces: &[Arc<AddressSpace>]) -> Result<()> 
         }
         for space in group {
             space.wait_for_writes(&whole);
+            space.wait_for_removals(&whole);
             note(sync_metadata(space, SyncKind::All));
         }
     }

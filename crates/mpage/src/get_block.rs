@@ -176,8 +176,22 @@ pub trait GetBlock: Send + Sync {
     fn written(&self, _blocks: Range<FileBlock>) {}
 
     /// Writes the metadata a sync needs, after the data reached the device and before the device is
-    /// flushed. The last argument is the file's size in bytes. May wait.
-    fn sync(&self, _kind: SyncKind, _size_bytes: u64) -> Result<()> {
+    /// flushed. `size_bytes` gives the file's size at the moment it is asked: who lets syncs of one
+    /// file overtake each other asks under the lock that orders what they write, so that an older
+    /// size never comes last. True when the device must be flushed for what was written. May wait.
+    fn sync(&self, _kind: SyncKind, _size_bytes: &dyn Fn() -> u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// True when the end of the device itself is the end of the file, and is elsewhere than at
+    /// `size_bytes` now. A sync sets it then.
+    fn size_differs(&self, _size_bytes: u64) -> bool {
+        false
+    }
+
+    /// Sets the end of the device to `size_bytes`, the size of the file. No write behind it is in
+    /// flight, and none begins meanwhile; the file does not grow. May wait.
+    fn set_size(&self, _size_bytes: u64) -> Result<()> {
         Ok(())
     }
 

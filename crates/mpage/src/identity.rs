@@ -11,9 +11,9 @@ use mpage_block::{BlockDevice, Errno};
 use mpage_locks::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::get_block::{Extent, GetBlock, MapRequest, SyncKind};
+use crate::get_block::{Extent, GetBlock, MapRequest, Purpose};
 use crate::mpage::{discard, write_zeroes, write_zeroes_keeping_room};
-use crate::units::{BlockSize, DeviceBlock, FileBlock};
+use crate::units::{BlockSize, DeviceBlock, FILE_SIZE_MAX, FileBlock};
 
 /// File block n is device block n.
 pub struct Identity {
@@ -21,6 +21,8 @@ pub struct Identity {
     block_size: BlockSize,
     /// Where the device ends, as far as we know: written blocks included. Bytes.
     device_end: AtomicU64,
+    /// Where it may end at most: with the blocks of writes that failed, or are not over. Bytes.
+    may_end: AtomicU64,
     size: Size,
 }
 
@@ -42,23 +44,42 @@ impl Identity {
 
     /// The map of a disk image: of `size` bytes, now and for ever.
     pub fn image(device: Arc<dyn BlockDevice>, block_size: BlockSize, size: u64) -> Identity {
-        Identity { device, block_size, device_end: AtomicU64::new(size), size: Size::Fixed }
+        Identity::of_size(device, block_size, size, Size::Fixed)
     }
 
     /// The map of a regular file that is `size` bytes long now.
     pub fn resizable(device: Arc<dyn BlockDevice>, block_size: BlockSize, size: u64) -> Identity {
-        Identity { device, block_size, device_end: AtomicU64::new(size), size: Size::Follows }
+        Identity::of_size(device, block_size, size, Size::Follows)
+    }
+
+    fn of_size(
+        device: Arc<dyn BlockDevice>,
+        block_size: BlockSize,
+        bytes: u64,
+        size: Size,
+    ) -> Identity {
+        let (device_end, may_end) = (AtomicU64::new(bytes), AtomicU64::new(bytes));
+        Identity { device, block_size, device_end, may_end, size }
     }
 
     fn set_len(&self, bytes: u64) -> Result<()> {
         self.device.set_len(bytes).map_err(|errno| failed("set size", errno))?;
         self.device_end.store(bytes, Ordering::SeqCst);
+        self.may_end.store(bytes, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// The device has bytes up to `end` now.
+    fn reaches(&self, end: u64) {
+        if self.size == Size::Follows {
+            let _before = self.may_end.fetch_max(end, Ordering::SeqCst);
+            let _before = self.device_end.fetch_max(end, Ordering::SeqCst);
+        }
     }
 
     /// The bytes of `blocks` that the device has, in whole blocks.
     fn bytes_inside(&self, blocks: &Range<FileBlock>) -> Option<Range<u64>> {
-        let end = self.device_end.load(Ordering::SeqCst);
+        let end = self.may_end.load(Ordering::SeqCst);
         let start = self.block_size.start_of(blocks.start);
         let stop = self.block_size.start_of(blocks.end).min(end);
         (start < stop).then(|| start..stop.next_multiple_of(self.block_size.bytes()))
@@ -72,7 +93,13 @@ fn failed(op: &'static str, errno: Errno) -> Error {
 impl GetBlock for Identity {
     fn get_block(&self, request: &MapRequest) -> Result<Extent> {
         let all = u64::MAX / self.block_size.bytes();
-        let count = all.saturating_sub(request.first.0).max(1);
+        let mut count = all.saturating_sub(request.first.0).max(1);
+        if self.size == Size::Follows && request.purpose == Purpose::Write {
+            // A write that fails may have made the device longer all the same.
+            count = request.count;
+            let end = self.block_size.start_of(FileBlock(request.first.0 + count));
+            let _before = self.may_end.fetch_max(end, Ordering::SeqCst);
+        }
         Ok(Extent::mapped(request.first, DeviceBlock(request.first.0), count))
     }
 
@@ -86,10 +113,13 @@ impl GetBlock for Identity {
 
     fn remove(&self, blocks: Range<FileBlock>) -> Result<()> {
         let Some(bytes) = self.bytes_inside(&blocks) else { return Ok(()) };
-        if self.size == Size::Follows && bytes.end >= self.device_end.load(Ordering::SeqCst) {
+        // Only what goes to the end of all files is cut off: a hole leaves the size.
+        if self.size == Size::Follows && blocks.end >= self.block_size.block_of(FILE_SIZE_MAX) {
             return self.set_len(bytes.start);
         }
-        write_zeroes(&*self.device, &bytes).map_err(|errno| failed("write zeroes", errno))
+        write_zeroes(&*self.device, &bytes).map_err(|errno| failed("write zeroes", errno))?;
+        self.reaches(bytes.end);
+        Ok(())
     }
 
     fn removes_by_writing(&self) -> bool {
@@ -99,7 +129,9 @@ impl GetBlock for Identity {
     fn zero(&self, blocks: Range<FileBlock>) -> Result<()> {
         let Some(bytes) = self.bytes_inside(&blocks) else { return Ok(()) };
         write_zeroes_keeping_room(&*self.device, &bytes)
-            .map_err(|errno| failed("write zeroes", errno))
+            .map_err(|errno| failed("write zeroes", errno))?;
+        self.reaches(bytes.end);
+        Ok(())
     }
 
     fn discard(&self, blocks: Range<FileBlock>) -> Result<()> {
@@ -126,16 +158,15 @@ impl GetBlock for Identity {
     }
 
     fn written(&self, blocks: Range<FileBlock>) {
-        if self.size == Size::Follows {
-            let end = self.block_size.start_of(blocks.end);
-            let _before = self.device_end.fetch_max(end, Ordering::SeqCst);
-        }
+        self.reaches(self.block_size.start_of(blocks.end));
     }
 
-    fn sync(&self, _kind: SyncKind, size_bytes: u64) -> Result<()> {
-        if self.size == Size::Follows && self.device_end.load(Ordering::SeqCst) != size_bytes {
-            return self.set_len(size_bytes);
-        }
-        Ok(())
+    fn size_differs(&self, size_bytes: u64) -> bool {
+        let is_other = |end: &AtomicU64| end.load(Ordering::SeqCst) != size_bytes;
+        self.size == Size::Follows && (is_other(&self.device_end) || is_other(&self.may_end))
+    }
+
+    fn set_size(&self, size_bytes: u64) -> Result<()> {
+        self.set_len(size_bytes)
     }
 }

@@ -12,9 +12,12 @@
 
 use std::ops::Range;
 
+use mpage_block::Errno;
+
 use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
 use crate::error::{Error, ErrorKind, Result};
-use crate::get_block::{MapRequest, Place, Purpose};
+use crate::flush::flush_device;
+use crate::get_block::{GetBlock, MapRequest, Place, Purpose};
 use crate::may_wait::MayWait;
 use crate::page::{FILLING, FROZEN};
 use crate::page_tree::Mark;
@@ -57,6 +60,38 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
     zeroed.and(removed).and(noted)
 }
 
+/// Lets the device end where the file ends, if its end is the file's. What would move that end is
+/// kept away meanwhile: the range behind it is registered as being removed, so that the file does
+/// not grow, and the last page is locked, so that no write of it begins.
+///
+/// # Errors
+///
+/// Those of the block map.
+pub(crate) fn settle_size(space: &AddressSpace, get_block: &dyn GetBlock) -> Result<()> {
+    let may_wait = MayWait::no_bio_held();
+    loop {
+        let seen = space.size();
+        if !get_block.size_differs(seen) {
+            return Ok(());
+        }
+        let pages = pages_touched(&(seen..FILE_SIZE_MAX));
+        space.begin_removal(&pages, None);
+        let size = space.size();
+        let settled = (PageIndex::of(size).0 >= pages.start).then(|| {
+            let last = space.pin(PageIndex::of(size)).map(|pin| pin.lock(&may_wait));
+            space.wait_for_writes(&(size / PAGE_BYTES * PAGE_BYTES..FILE_SIZE_MAX));
+            let result = get_block.set_size(size);
+            let _number = space.note_direct_write();
+            drop(last);
+            result
+        });
+        space.end_removal(&pages);
+        if let Some(result) = settled {
+            return result;
+        }
+    }
+}
+
 /// What becomes of the room of a range that is made zeros.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
@@ -75,6 +110,11 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
     let range = range.start..range.end.min(space.size().next_multiple_of(PAGE_BYTES));
     if range.start >= range.end {
         return Ok(());
+    }
+    let by_writing = space.ops().get_block.as_ref().is_some_and(|map| map.removes_by_writing());
+    if by_writing && !space.dev().limits().write_zeroes {
+        return Err(Error::new(ErrorKind::Device(Errno::OPNOTSUPP), "zero")
+            .because("the device writes no zeros"));
     }
     let pages = pages_touched(&range);
     let head_end = range.start.next_multiple_of(PAGE_BYTES).min(range.end);
@@ -315,7 +355,7 @@ pub(crate) fn invalidate(space: &AddressSpace, range: &Range<u64>) {
     }
 }
 
-/// Drops all pages that byte `range` touches, writing dirty ones first.
+/// Drops all pages that byte `range` touches, writing dirty ones first and making them durable.
 /// Linux: `invalidate_inode_pages2_range()`.
 ///
 /// # Errors
@@ -323,6 +363,10 @@ pub(crate) fn invalidate(space: &AddressSpace, range: &Range<u64>) {
 /// `Busy` when a page is pinned, or was dirtied again meanwhile; those of writing it.
 pub(crate) fn invalidate_strict(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     write_and_wait(space, range)?;
+    // A page that is not durable is the only copy a failed flush leaves.
+    let upto = space.last_unflushed_write(range);
+    flush_device(space.core(), space.dev(), upto)
+        .map_err(|errno| Error::new(ErrorKind::Device(errno), "invalidate"))?;
     let may_wait = MayWait::no_bio_held();
     let mut pages = pages_touched(range);
     let mut busy = Vec::new();

@@ -10,8 +10,10 @@ impl AddressSpace {
         loop {
             let ticket = self.changed.ticket();
             let mut state = self.lock();
-            if !state.removals.iter().any(|other| overlap(other, pages)) {
-                state.removals.push(pages.clone());
+            if !state.removals.iter().any(|(_, other)| overlap(other, pages)) {
+                state.removals_begun += 1;
+                let number = state.removals_begun;
+                state.removals.push((number, pages.clone()));
                 if let Some(size) = size {
                     self.size.store(size, Ordering::SeqCst);
                 }
@@ -25,7 +27,7 @@ impl AddressSpace {
     /// Ends a removal.
     pub(crate) fn end_removal(&self, pages: &Range<u64>) {
         let mut state = self.lock();
-        let at = state.removals.iter().position(|other| other == pages).expect("it had begun");
+        let at = state.removals.iter().position(|(_, other)| other == pages).expect("it had begun");
         let _ended = state.removals.swap_remove(at);
         drop(state);
         self.changed.notify();
@@ -43,6 +45,27 @@ impl AddressSpace {
             if !self.lock().removing(index) {
                 return;
             }
+            self.changed.wait(ticket);
+        }
+    }
+
+    /// How many removals have begun so far.
+    pub(crate) fn removals_begun(&self) -> u64 {
+        self.lock().removals_begun
+    }
+
+    /// Waits until the removals in byte `range` that have begun are at their end.
+    pub(crate) fn wait_for_removals(&self, range: &Range<u64>) {
+        let pages = pages_touched(range);
+        let begun = self.lock().removals_begun;
+        loop {
+            let ticket = self.changed.ticket();
+            let state = self.lock();
+            let mut older = state.removals.iter().filter(|(number, _)| *number <= begun);
+            if !older.any(|(_, other)| overlap(other, &pages)) {
+                return;
+            }
+            drop(state);
             self.changed.wait(ticket);
         }
     }
@@ -93,11 +116,12 @@ impl AddressSpace {
         self.core.pool.settle(page.id(), left);
     }
 
-    /// Takes a locked page out of the mapping if it is clean and nobody else holds it.
+    /// Takes a locked page out of the mapping if it is clean, durable, and nobody else holds it.
     pub(crate) fn detach_if_clean(&self, page: &PageLock<'_>) -> bool {
         let mut state = self.lock();
         let gone = page.is_detached();
-        if !gone && self.page(page.id()).try_detach_clean() {
+        let durable = self.page(page.id()).written().0 <= self.dev.flushed();
+        if !gone && durable && self.page(page.id()).try_detach_clean() {
             state.tree.remove(page.index());
             return true;
         }

@@ -144,9 +144,9 @@ impl GetBlock for Answers {
         self.events.lock().push(format!("written {}..{}", blocks.start.0, blocks.end.0));
     }
 
-    fn sync(&self, _kind: SyncKind, size_bytes: u64) -> Result<()> {
-        self.events.lock().push(format!("synced at {size_bytes}"));
-        Ok(())
+    fn sync(&self, _kind: SyncKind, size_bytes: &dyn Fn() -> u64) -> Result<bool> {
+        self.events.lock().push(format!("synced at {}", size_bytes()));
+        Ok(false)
     }
 }
 

@@ -204,10 +204,10 @@ impl GetBlock for Blocks {
         }
     }
 
-    fn sync(&self, kind: SyncKind, size_bytes: u64) -> Result<()> {
-        self.syncs.lock().push((kind, size_bytes));
+    fn sync(&self, kind: SyncKind, size_bytes: &dyn Fn() -> u64) -> Result<bool> {
+        self.syncs.lock().push((kind, size_bytes()));
         let hook = self.on_sync.lock().clone();
-        hook.map_or(Ok(()), |hook| hook(kind))
+        hook.map_or(Ok(()), |hook| hook(kind)).map(|()| false)
     }
 
     fn cookie(&self) -> u64 {
