@@ -12,6 +12,7 @@ mod function;
 mod path;
 mod sanitize;
 mod schedules;
+mod sim;
 mod source;
 mod tidy;
 mod tools;
@@ -52,6 +53,11 @@ const TASKS: &[Task] = &[
         run: |arguments| {
             schedules::run(if flag(arguments, "--short")? { Search::Short } else { Search::Long })
         },
+    },
+    Task {
+        name: "sim",
+        help: "[--programs N] [--from SEED], or --seed SEED: random programs on the engine",
+        run: sim::run_task,
     },
     Task {
         name: "sanitize",

@@ -20,7 +20,7 @@ mod trace;
 pub use delay::Latency;
 pub use delay::{Delay, HeldBio};
 pub use fault::{Effect, Fault, Rule, RuleId, Times};
-pub use power_cut::PowerCut;
+pub use power_cut::{Medium, PowerCut, What};
 pub use trace::{Trace, TraceEvent};
 
 use crate::BioOp;

@@ -6,7 +6,8 @@
 //! 2. A FUA write is on the medium when it completes.
 //! 3. Of anything else each block is on the medium in its old state, or in that of any write to it
 //!    since; writes are not kept in order. A block of the device's alignment is never torn.
-//! 4. A write that failed may be on the medium or not, until one that came after it is.
+//! 4. A write that failed may be on the medium or not, until one that came after it is. So may all
+//!    that had completed when a flush failed and was not certain: no later flush covers it.
 //!
 //! [`PowerCut`] keeps the image of what is certain, and beside it every write that is not. A cut
 //! chooses, by a seed, among the images that these promises allow.
@@ -14,12 +15,13 @@
 use std::sync::Arc;
 
 use mpage_locks::Mutex;
+use mpage_locks::atomic::{AtomicU64, Ordering};
 
 use crate::{Bio, BioOp, BlockDevice, Errno, Limits, Span, SubmitError};
 
 mod changes;
 
-use changes::{Medium, What};
+pub use changes::{Medium, What};
 
 /// A device that can say what the device inside may hold after a power cut.
 ///
@@ -28,13 +30,15 @@ use changes::{Medium, What};
 pub struct PowerCut {
     device: Arc<dyn BlockDevice>,
     medium: Arc<Mutex<Medium>>,
+    /// The last number given to a change or a flush.
+    numbered: AtomicU64,
 }
 
 impl PowerCut {
     /// A device around `device`, which holds exactly `contents`, durably.
     pub fn new(device: Arc<dyn BlockDevice>, contents: Vec<u8>) -> PowerCut {
         let medium = Medium::new(contents, device.limits().alignment);
-        PowerCut { device, medium: Arc::new(Mutex::new(medium)) }
+        PowerCut { device, medium: Arc::new(Mutex::new(medium)), numbered: AtomicU64::new(0) }
     }
 
     /// An image that the device may hold if the power fails now.
@@ -59,10 +63,11 @@ impl PowerCut {
     /// Records `bio` as in flight; its number, if it changes anything or is a flush.
     fn record(&self, bio: &Bio) -> Option<u64> {
         let start = bio.sector().offset_bytes().expect("a checked bio");
+        let number = self.number();
         let mut medium = self.medium.lock();
         match bio.op() {
-            BioOp::Read => None,
-            BioOp::Flush => Some(medium.begin_flush()),
+            BioOp::Read => return None,
+            BioOp::Flush => medium.begin_flush(number),
             BioOp::Write | BioOp::Discard | BioOp::WriteZeroes => {
                 let mut data = vec![0; usize::try_from(bio.bytes()).expect("an image in memory")];
                 if bio.op() == BioOp::Write {
@@ -70,9 +75,14 @@ impl PowerCut {
                 }
                 let grows = bio.op() != BioOp::Discard;
                 let what = What::Write { start, data, grows };
-                Some(medium.begin(what, bio.flags().fua))
+                medium.begin(number, what, bio.flags().fua);
             }
         }
+        Some(number)
+    }
+
+    fn number(&self) -> u64 {
+        self.numbered.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
@@ -101,7 +111,8 @@ impl BlockDevice for PowerCut {
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), Errno> {
-        let number = self.medium.lock().begin(What::SetLen(bytes), false);
+        let number = self.number();
+        self.medium.lock().begin(number, What::SetLen(bytes), false);
         let result = self.device.set_len(bytes);
         let mut medium = self.medium.lock();
         match result {

@@ -1,7 +1,8 @@
 //! What is certain on a medium, and the changes that are not.
 
-/// What a change does.
-pub(super) enum What {
+/// What a change of a [`Medium`] does.
+#[derive(Clone, Debug)]
+pub enum What {
     /// Puts `data` at `start` bytes.
     Write {
         /// Where, in bytes.
@@ -24,7 +25,7 @@ enum State {
 }
 
 /// A change that is not certain.
-pub(super) struct Change {
+struct Change {
     number: u64,
     what: What,
     fua: bool,
@@ -40,72 +41,71 @@ struct Flush {
     covers: Vec<u64>,
 }
 
-/// The image of what is certain, and the changes that are not.
+/// What a device holds for certain, and the changes that are not certain, by the promises that
+/// [`PowerCut`](super::PowerCut) tells.
 ///
 /// # Invariants
 ///
 /// 1. `changes` is in the order in which they completed; those in flight, which have no place yet,
 ///    are where they were submitted.
 /// 2. Each change in it has a block that is live.
-pub(super) struct Medium {
+pub struct Medium {
     durable: Vec<u8>,
     block: usize,
     changes: Vec<Change>,
     flushes: Vec<Flush>,
-    counted: u64,
 }
 
 impl Medium {
-    pub(super) fn new(durable: Vec<u8>, block: usize) -> Medium {
-        Medium { durable, block, changes: Vec::new(), flushes: Vec::new(), counted: 0 }
+    /// A medium that holds `durable`, for certain. `block` bytes at their multiples are never torn.
+    pub fn new(durable: Vec<u8>, block: usize) -> Medium {
+        Medium { durable, block, changes: Vec::new(), flushes: Vec::new() }
     }
 
-    pub(super) fn durable(&self) -> &[u8] {
+    /// The image with every change lost that is not certain.
+    pub fn durable(&self) -> &[u8] {
         &self.durable
     }
 
-    pub(super) fn uncertain(&self) -> usize {
+    /// How many changes are not certain.
+    pub fn uncertain(&self) -> usize {
         self.changes.len()
     }
 
-    fn count(&mut self) -> u64 {
-        self.counted += 1;
-        self.counted
-    }
-
-    /// A change is submitted.
-    pub(super) fn begin(&mut self, what: What, fua: bool) -> u64 {
-        let number = self.count();
+    /// A change is submitted, under a number that no other change and no flush has.
+    pub fn begin(&mut self, number: u64, what: What, fua: bool) {
         let blocks = match &what {
             What::Write { data, .. } => data.len().div_ceil(self.block),
             What::SetLen(_) => 1,
         };
         let live = vec![true; blocks];
         self.changes.push(Change { number, what, fua, state: State::InFlight, live });
-        number
     }
 
-    /// A flush is submitted.
-    pub(super) fn begin_flush(&mut self) -> u64 {
-        let number = self.count();
+    /// A flush is submitted, under a number that no other flush and no change has.
+    pub fn begin_flush(&mut self, number: u64) {
         let completed = self.changes.iter().filter(|change| change.state == State::Completed);
         let covers = completed.map(|change| change.number).collect();
         self.flushes.push(Flush { number, covers });
-        number
     }
 
     /// Submission was refused: it never was.
-    pub(super) fn forget(&mut self, number: u64) {
+    pub fn forget(&mut self, number: u64) {
         self.changes.retain(|change| change.number != number);
         self.flushes.retain(|flush| flush.number != number);
     }
 
     /// A change or a flush has ended.
-    pub(super) fn end(&mut self, number: u64, succeeded: bool) {
+    ///
+    /// # Panics
+    ///
+    /// When no such is in flight.
+    pub fn end(&mut self, number: u64, succeeded: bool) {
         if let Some(at) = self.flushes.iter().position(|flush| flush.number == number) {
             let flush = self.flushes.swap_remove(at);
-            if succeeded {
-                self.make_certain(&flush.covers);
+            match succeeded {
+                true => self.make_certain(&flush.covers),
+                false => self.doubt(),
             }
             return;
         }
@@ -121,6 +121,16 @@ impl Medium {
             let numbers: Vec<u64> = sizes.chain([number]).collect();
             self.make_certain(&numbers);
         }
+    }
+
+    /// A flush failed: what had completed may be lost, whatever later flushes say.
+    fn doubt(&mut self) {
+        let completed = |change: &&mut Change| change.state == State::Completed;
+        for change in self.changes.iter_mut().filter(completed) {
+            change.state = State::Failed;
+        }
+        // Nor does a flush that is under way still cover it.
+        self.flushes.iter_mut().for_each(|flush| flush.covers.clear());
     }
 
     /// Puts changes on the image, in order. Some of `numbers` may be there already.
@@ -141,8 +151,18 @@ impl Medium {
         self.changes = before;
     }
 
+    /// The image that is left when of the changes that are not certain, in order, those blocks are
+    /// kept of which `keeps` is true: of the number of the change from 0 on, and of the block in it.
+    pub fn image(&self, keeps: impl Fn(usize, usize) -> bool) -> Vec<u8> {
+        let mut image = self.durable.clone();
+        for (number, change) in self.changes.iter().enumerate() {
+            change.apply(&mut image, self.block, |block| keeps(number, block));
+        }
+        image
+    }
+
     /// One of the images that may be left, by `seed`.
-    pub(super) fn cut(&self, seed: u64) -> Vec<u8> {
+    pub fn cut(&self, seed: u64) -> Vec<u8> {
         let mut random = Random(seed);
         let mut image = self.durable.clone();
         // A later change may be kept where an earlier one is lost: no order is left to choose.

@@ -1,0 +1,250 @@
+//! A small file system: it allocates when pages are written back, scatters, and commits.
+//!
+//! It does what a file system owes its data, and no more, so that what the cache owes it shows:
+//! 1. A block is allocated unwritten, and reads as zeros until its first write has ended.
+//! 2. A commit holds the size and the map as they were before its own flush of the device began,
+//!    and is durable when that has ended.
+//! 3. A block that was freed is used again only once a commit without it is durable.
+//! 4. Free blocks hold what nobody wrote.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use mpage::units::{DeviceBlock, FileBlock};
+use mpage::{Error, ErrorKind, Extent, GetBlock, MapRequest, Place, Purpose, Result, SyncKind};
+use mpage_block::{Bio, BlockDevice, Errno, submit_and_wait};
+use mpage_locks::Mutex;
+
+use crate::instants::Instants;
+
+/// Where a block is, and whether it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    pub(crate) to: u64,
+    pub(crate) written: bool,
+}
+
+/// The map of a file: by file block.
+pub(crate) type Map = BTreeMap<u64, Mapped>;
+
+/// What a crash finds of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Commit {
+    /// From when on.
+    pub(crate) at: u64,
+    pub(crate) size: u64,
+    pub(crate) map: Map,
+}
+
+pub(crate) struct SimFs {
+    device: Arc<dyn BlockDevice>,
+    instants: Arc<Instants>,
+    state: Mutex<State>,
+}
+
+struct State {
+    free: BTreeSet<u64>,
+    files: Vec<Inode>,
+    random: fastrand::Rng,
+    changes: u64,
+}
+
+struct Inode {
+    map: Map,
+    reserved: BTreeSet<u64>,
+    /// Not free before a commit without them is durable.
+    freed: Vec<u64>,
+    commits: Vec<Commit>,
+}
+
+impl SimFs {
+    /// A file system of `blocks` blocks with files of so many blocks, one behind the other, as long
+    /// as `block` bytes each.
+    pub(crate) fn new(
+        device: Arc<dyn BlockDevice>,
+        instants: &Arc<Instants>,
+        (blocks, block): (u64, u64),
+        files: &[u64],
+        seed: u64,
+    ) -> Arc<SimFs> {
+        let mut next = 0;
+        let inodes = files.iter().map(|count| {
+            let map: Map =
+                (0..*count).map(|n| (n, Mapped { to: next + n, written: true })).collect();
+            next += count;
+            let commit = Commit { at: 0, size: count * block, map: map.clone() };
+            let (reserved, freed) = (BTreeSet::new(), Vec::new());
+            Inode { map, reserved, freed, commits: vec![commit] }
+        });
+        let files = inodes.collect();
+        let random = fastrand::Rng::with_seed(seed);
+        let state = State { free: (next..blocks).collect(), files, random, changes: 0 };
+        Arc::new(SimFs { device, instants: Arc::clone(instants), state: Mutex::new(state) })
+    }
+
+    /// Whose block `block` is.
+    pub(crate) fn owner(&self, block: u64) -> Option<usize> {
+        let state = self.state.lock();
+        state.files.iter().position(|inode| inode.map.values().any(|mapped| mapped.to == block))
+    }
+
+    /// All commits of a file, in order.
+    pub(crate) fn commits(&self, file: usize) -> Vec<Commit> {
+        self.state.lock().files[file].commits.clone()
+    }
+}
+
+/// A file of a [`SimFs`].
+pub(crate) struct SimFile {
+    fs: Arc<SimFs>,
+    file: usize,
+    /// Commits of a file follow each other.
+    journal: Mutex<()>,
+}
+
+impl SimFile {
+    pub(crate) fn new(fs: &Arc<SimFs>, file: usize) -> Arc<SimFile> {
+        Arc::new(SimFile { fs: Arc::clone(fs), file, journal: Mutex::new(()) })
+    }
+}
+
+fn no_space() -> Error {
+    Error::new(ErrorKind::Device(Errno::NOSPC), "reserve")
+}
+
+impl State {
+    fn available(&self) -> usize {
+        let reserved: usize = self.files.iter().map(|inode| inode.reserved.len()).sum();
+        self.free.len() - reserved
+    }
+
+    /// Sets room aside for those of `blocks` that have none.
+    fn reserve(&mut self, file: usize, blocks: Range<u64>) -> Result<()> {
+        let inode = &self.files[file];
+        let has = |block: &u64| inode.map.contains_key(block) || inode.reserved.contains(block);
+        let wanted: Vec<u64> = blocks.filter(|block| !has(block)).collect();
+        if wanted.len() > self.available() {
+            return Err(no_space());
+        }
+        self.files[file].reserved.extend(wanted);
+        Ok(())
+    }
+
+    /// A place for `block`, near `after` if chance wants it.
+    fn allocate(&mut self, file: usize, block: u64, after: Option<u64>) -> Result<u64> {
+        if !self.files[file].reserved.remove(&block) && self.available() == 0 {
+            return Err(no_space());
+        }
+        let near = after.filter(|after| self.free.contains(after) && self.random.u8(..4) > 0);
+        let chosen = near.or_else(|| {
+            let count = self.free.len();
+            self.free.iter().copied().nth(self.random.usize(..count))
+        });
+        let to = chosen.ok_or_else(no_space)?;
+        let _was_free = self.free.remove(&to);
+        let _before = self.files[file].map.insert(block, Mapped { to, written: false });
+        self.changes += 1;
+        Ok(to)
+    }
+
+    /// The run of blocks that holds `first`.
+    fn extent(&self, file: usize, first: u64) -> Extent {
+        let map = &self.files[file].map;
+        let Some(start) = map.get(&first) else {
+            let next = map.range(first..).next().map_or(first + (1 << 20), |(block, _)| *block);
+            return Extent::hole(FileBlock(first), next - first);
+        };
+        let follows = |n: &u64| {
+            map.get(&(first + n))
+                .is_some_and(|mapped| (mapped.to, mapped.written) == (start.to + n, start.written))
+        };
+        let count = (0..).take_while(follows).count() as u64;
+        let to = DeviceBlock(start.to);
+        let place = if start.written { Place::Mapped(to) } else { Place::Unwritten(to) };
+        Extent { place, ..Extent::mapped(FileBlock(first), to, count) }
+    }
+}
+
+impl GetBlock for SimFile {
+    fn get_block(&self, request: &MapRequest) -> Result<Extent> {
+        let mut state = self.fs.state.lock();
+        if !request.may_wait && state.random.u8(..4) == 0 {
+            return Err(Error::new(ErrorKind::WouldBlock, "get_block"));
+        }
+        let first = request.first.0;
+        let is_new =
+            request.purpose == Purpose::Write && !state.files[self.file].map.contains_key(&first);
+        if is_new {
+            let before = first.checked_sub(1).and_then(|n| state.files[self.file].map.get(&n));
+            let mut after = before.map(|mapped| mapped.to + 1);
+            for block in first..first + request.count {
+                let wanted = block == first || state.files[self.file].reserved.contains(&block);
+                if !wanted || state.files[self.file].map.contains_key(&block) {
+                    break;
+                }
+                after = Some(state.allocate(self.file, block, after)? + 1);
+            }
+        }
+        let extent = state.extent(self.file, first);
+        Ok(Extent { fresh: is_new, ..extent })
+    }
+
+    fn reserve(&self, blocks: Range<FileBlock>) -> Result<()> {
+        self.fs.state.lock().reserve(self.file, blocks.start.0..blocks.end.0)
+    }
+
+    fn remove(&self, blocks: Range<FileBlock>) -> Result<()> {
+        let mut state = self.fs.state.lock();
+        state.changes += 1;
+        let inode = &mut state.files[self.file];
+        let range = blocks.start.0..blocks.end.0;
+        inode.reserved.retain(|block| !range.contains(block));
+        let gone: Vec<u64> = inode.map.range(range).map(|(block, _)| *block).collect();
+        for block in gone {
+            inode.freed.extend(inode.map.remove(&block).map(|mapped| mapped.to));
+        }
+        Ok(())
+    }
+
+    fn zero(&self, blocks: Range<FileBlock>) -> Result<()> {
+        let mut state = self.fs.state.lock();
+        state.changes += 1;
+        let range = blocks.start.0..blocks.end.0;
+        for (_, mapped) in state.files[self.file].map.range_mut(range.clone()) {
+            mapped.written = false;
+        }
+        state.reserve(self.file, range)
+    }
+
+    fn written(&self, blocks: Range<FileBlock>) {
+        let mut state = self.fs.state.lock();
+        state.changes += 1;
+        for (_, mapped) in state.files[self.file].map.range_mut(blocks.start.0..blocks.end.0) {
+            mapped.written = true;
+        }
+    }
+
+    fn sync(&self, _kind: SyncKind, size_bytes: &dyn Fn() -> u64) -> Result<bool> {
+        let _alone = self.journal.lock();
+        let size = size_bytes();
+        let mut state = self.fs.state.lock();
+        let inode = &mut state.files[self.file];
+        let (map, freed) = (inode.map.clone(), std::mem::take(&mut inode.freed));
+        drop(state);
+        let flushed = submit_and_wait(&*self.fs.device, Bio::flush());
+        let mut state = self.fs.state.lock();
+        if let Err(errno) = flushed {
+            state.files[self.file].freed.extend(freed);
+            return Err(Error::new(ErrorKind::Device(errno), "commit"));
+        }
+        let at = self.fs.instants.next();
+        state.files[self.file].commits.push(Commit { at, size, map });
+        state.free.extend(freed);
+        Ok(false)
+    }
+
+    fn cookie(&self) -> u64 {
+        self.fs.state.lock().changes
+    }
+}

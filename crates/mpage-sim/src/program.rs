@@ -1,0 +1,226 @@
+//! Random programs: what is set up, what goes wrong, and what each thread does.
+
+use mpage_block::Limits;
+
+use crate::fault::{Effect, Fault, Target};
+
+/// Bytes of a page.
+pub(crate) const PAGE: u64 = 4096;
+
+/// How files are mapped to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One file is the device, of fixed size.
+    Image,
+    /// One file is the device, a regular file.
+    Regular,
+    /// Files of a file system that allocates late.
+    Files,
+}
+
+/// What a program runs on.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) kind: Kind,
+    pub(crate) files: usize,
+    /// Pages of each file at the start.
+    pub(crate) pages: u64,
+    /// Bytes of a block.
+    pub(crate) block: usize,
+    /// Bytes of the cache.
+    pub(crate) memory: usize,
+    pub(crate) background_percent: usize,
+    pub(crate) dirty_percent: usize,
+    pub(crate) limits: Limits,
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the method of its name; at and len are bytes")]
+pub enum Op {
+    Write { file: usize, at: u64, len: u64 },
+    TryWrite { file: usize, at: u64, len: u64 },
+    WriteThrough { file: usize, at: u64, len: u64, durable: bool },
+    WriteDirect { file: usize, at: u64, len: u64 },
+    StorePinned { file: usize, at: u64, len: u64 },
+    Read { file: usize, at: u64, len: u64 },
+    TryRead { file: usize, at: u64, len: u64 },
+    ReadDirect { file: usize, at: u64, len: u64 },
+    Fsync { file: usize },
+    Fdatasync { file: usize },
+    SyncRange { file: usize, at: u64, len: u64 },
+    SyncEverything,
+    SetLen { file: usize, size: u64 },
+    PunchHole { file: usize, at: u64, len: u64 },
+    ZeroRange { file: usize, at: u64, len: u64 },
+    StartWriting { file: usize },
+    StartWritingEverything,
+    Invalidate { file: usize },
+    InvalidateStrict { file: usize },
+    Reopen { file: usize },
+    LetTimePass { ms: u64 },
+}
+
+/// What runs.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub(crate) setup: Setup,
+    pub(crate) threads: Vec<Vec<Op>>,
+}
+
+impl Program {
+    /// The program of a seed.
+    pub fn random(seed: u64) -> Program {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let setup = Setup::random(&mut random);
+        let threads = 1 + random.usize(..3);
+        let longest = if threads == 1 { 24 } else { 10 };
+        let threads = (0..threads).map(|_| {
+            let count = 2 + random.usize(..longest);
+            (0..count).map(|_| setup.op(&mut random)).collect()
+        });
+        let threads = threads.collect();
+        Program { setup, threads }
+    }
+
+    /// Calls in all.
+    pub fn ops(&self) -> usize {
+        self.threads.iter().map(Vec::len).sum()
+    }
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{:#?}", self.setup)?;
+        for (number, ops) in self.threads.iter().enumerate() {
+            writeln!(f, "thread {number}:")?;
+            for op in ops {
+                writeln!(f, "    {op:?}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Setup {
+    fn random(random: &mut fastrand::Rng) -> Setup {
+        let kind = [Kind::Image, Kind::Regular, Kind::Files, Kind::Files][random.usize(..4)];
+        let (files, pages) = match kind {
+            Kind::Image => (1, random.u64(2..10)),
+            Kind::Regular => (1, random.u64(1..6)),
+            Kind::Files => (random.usize(1..3), random.u64(1..4)),
+        };
+        let block = [512, 1024, 4096][random.usize(..3)];
+        let volatile_cache = random.u8(..4) > 0;
+        let mut setup = Setup {
+            kind,
+            files,
+            pages,
+            block,
+            memory: random.usize(56..160) << 10,
+            background_percent: [0, 30, 60][random.usize(..3)],
+            dirty_percent: [60, 80, 100][random.usize(..3)],
+            limits: Limits {
+                bytes_max: [4096, 8192, 1 << 20][random.usize(..3)],
+                segments_max: [1, 4, 16][random.usize(..3)],
+                alignment: 512,
+                queue_depth: random.usize(1..8),
+                parallel: random.bool(),
+                volatile_cache,
+                fua: volatile_cache && random.bool(),
+                discard: false,
+                write_zeroes: random.bool(),
+                capacity: None,
+            },
+            faults: Vec::new(),
+        };
+        setup.limits.capacity = match kind {
+            Kind::Image => Some(pages * PAGE),
+            Kind::Regular => None,
+            Kind::Files => Some(setup.device_bytes()),
+        };
+        if random.u8(..3) == 0 {
+            setup.faults = (0..random.usize(1..4)).map(|_| setup.fault(random)).collect();
+        }
+        setup
+    }
+
+    /// Bytes of the device at the start.
+    pub(crate) fn device_bytes(&self) -> u64 {
+        match self.kind {
+            Kind::Image | Kind::Regular => self.pages * PAGE,
+            Kind::Files => (self.files as u64 * self.pages + 8) * PAGE,
+        }
+    }
+
+    fn fault(&self, random: &mut fastrand::Rng) -> Fault {
+        let mut target =
+            [Target::Writes, Target::Writes, Target::Reads, Target::Flushes][random.usize(..4)];
+        // A file system that flushes for itself has to know what it lost; this one does not.
+        if target == Target::Flushes && self.kind != Kind::Image {
+            target = Target::Writes;
+        }
+        let effect = match target {
+            Target::Flushes => Effect::Fails,
+            _ => [Effect::Fails, Effect::DoneButFails, Effect::Torn, Effect::Refused]
+                [random.usize(..4)],
+        };
+        Fault { target, after: random.u32(..8), times: random.u32(1..4), effect }
+    }
+
+    fn op(&self, random: &mut fastrand::Rng) -> Op {
+        let file = random.usize(..self.files);
+        let (at, len) = self.range(random);
+        let block = self.block as u64;
+        let (block_at, block_len) = (at / block * block, len.next_multiple_of(block));
+        let whole = (block_at, block_len.min(self.longest() / block * block - block_at));
+        let direct = self.faults.is_empty() && whole.1 > 0;
+        match random.u8(..40) {
+            0..10 => Op::Write { file, at, len },
+            10 => Op::TryWrite { file, at, len },
+            11 | 12 => Op::WriteThrough { file, at, len, durable: random.bool() },
+            13 if direct => Op::WriteDirect { file, at: whole.0, len: whole.1 },
+            14 => Op::StorePinned { file, at, len },
+            13 | 15..18 => Op::Read { file, at, len },
+            18 => Op::TryRead { file, at, len },
+            19 if direct => Op::ReadDirect { file, at: whole.0, len: whole.1 },
+            19..23 => Op::Fsync { file },
+            23 => Op::Fdatasync { file },
+            24 | 25 => Op::SyncRange { file, at, len },
+            26 => Op::SyncEverything,
+            27..30 if self.kind != Kind::Image => Op::SetLen { file, size: self.offset(random) },
+            30 | 31 => Op::PunchHole { file, at, len },
+            32 => Op::ZeroRange { file, at, len },
+            27..34 => Op::StartWriting { file },
+            34 => Op::StartWritingEverything,
+            35 => Op::Invalidate { file },
+            36 => Op::InvalidateStrict { file },
+            37 => Op::Reopen { file },
+            _ => Op::LetTimePass { ms: random.u64(1..120) },
+        }
+    }
+
+    /// The longest that a file becomes.
+    fn longest(&self) -> u64 {
+        match self.kind {
+            Kind::Image => self.pages * PAGE,
+            Kind::Regular | Kind::Files => (self.pages + 3) * PAGE,
+        }
+    }
+
+    fn offset(&self, random: &mut fastrand::Rng) -> u64 {
+        let at = random.u64(..self.longest());
+        match random.u8(..4) {
+            0 => at / PAGE * PAGE,
+            1 => at / 512 * 512,
+            _ => at,
+        }
+    }
+
+    fn range(&self, random: &mut fastrand::Rng) -> (u64, u64) {
+        let at = self.offset(random);
+        let len = [1 + random.u64(..600), PAGE, 1 + random.u64(..3 * PAGE)][random.usize(..3)];
+        (at, len.min(self.longest() - at))
+    }
+}
