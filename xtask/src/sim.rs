@@ -52,7 +52,7 @@ pub(crate) fn run_short() -> Result<(), Failure> {
 }
 
 fn usage() -> Failure {
-    Failure::new("cargo xtask sim [--programs N] [--from SEED] or --seed SEED".into())
+    Failure::new("cargo xtask sim [--programs N] [--from SEED] or --seed SEED")
 }
 
 /// Builds the simulator of the workspace `tree` under the schedule checker's locks.

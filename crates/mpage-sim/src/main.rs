@@ -1,5 +1,7 @@
 //! `mpage-sim`: random programs on the simulated engine, by seed. See `docs/testing.md`.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use mpage_sim::{Program, Ran, run_program, shrink};
@@ -33,7 +35,7 @@ fn task(arguments: &[String]) -> Option<Task> {
     let (mut seed, mut from, mut count, mut step) = (None, None, None, 1);
     for pair in arguments.chunks(2) {
         let [name, value] = pair else { return None };
-        let value = value.parse().ok()?;
+        let Ok(value) = value.parse() else { return None };
         match name.as_str() {
             "--seed" => seed = Some(value),
             "--from" => from = Some(value),

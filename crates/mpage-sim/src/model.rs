@@ -249,8 +249,8 @@ impl FileModel {
         during.fold((NEVER, 0), |(low, high), sizes| (low.min(sizes.low), high.max(sizes.high)))
     }
 
-    /// A read that asked for `asked` bytes from `offset` on returned `bytes`: all that there are, or
-    /// fewer if it was `stopped` by an error behind them.
+    /// A read that asked for `asked` bytes from `offset` on returned `bytes`: all that there are,
+    /// or fewer if it was `stopped` by an error behind them.
     pub(crate) fn read(
         &mut self,
         offset: u64,

@@ -214,8 +214,8 @@ impl Judge for Images<'_> {
             let bytes = match self.setup.kind {
                 Kind::Image | Kind::Regular => image,
                 Kind::Files => {
-                    let commits = self.commits[file].iter();
-                    let last = commits.filter(|commit| commit.at < crash).next_back();
+                    let mut commits = self.commits[file].iter();
+                    let last = commits.rfind(|commit| commit.at < crash);
                     read = mounted(image, last.expect("the first commit"), self.setup.block);
                     &read
                 }
@@ -341,14 +341,16 @@ impl Client {
             Err(error) => u64::from(error.kind.errno().raw_os_error().unsigned_abs()),
         };
         self.world.books.lock().note(code);
-        result
-            .map_err(|error| {
+        match result {
+            Ok(result) => Some(result),
+            Err(error) => {
                 let no_space = self.world.setup.kind == Kind::Files
                     && error.kind == ErrorKind::Device(Errno::NOSPC);
                 let known = no_space || expected.contains(&error.kind.errno());
                 assert!(known || self.world.device.went_wrong() > 0, "for no reason: {error}");
-            })
-            .ok()
+                None
+            }
+        }
     }
 
     /// Writes a stamp of its own with `write`; true when all of it was written.

@@ -57,8 +57,8 @@ impl CachedFile {
     }
 
     /// Reads bytes from `offset` on; returns how many: fewer than asked for only at the end of the
-    /// file, or when an error stopped it midway, which the next call then meets. Cached bytes cost no lock and no system call; others wait for the device, never for a
-    /// write.
+    /// file, or when an error stopped it midway, which the next call then meets. Cached bytes cost
+    /// no lock and no system call; others wait for the device, never for a write.
     ///
     /// # Errors
     ///
@@ -338,7 +338,7 @@ impl CachedFile {
         }
         // Nobody frees the blocks of the range, for another file's data to show, meanwhile.
         let pages = pages_touched(&(offset..end));
-        self.space.begin_removal(&pages, None);
+        self.space.begin_removal(&pages);
         let end = end.min(self.space.size()).max(offset);
         let result = self.read_removed(to, &(offset..end));
         self.space.end_removal(&pages);
@@ -373,7 +373,7 @@ impl CachedFile {
         }
         // Nobody else brings the range into the cache, dirties it or frees its blocks meanwhile.
         let pages = pages_touched(&range);
-        self.space.begin_removal(&pages, None);
+        self.space.begin_removal(&pages);
         let result = self.write_removed(from, &range);
         self.space.end_removal(&pages);
         result

@@ -1,8 +1,8 @@
 //! Taking parts of a file away: truncate, punch, collapse, invalidate.
 //!
 //! The order, which the tests hold:
-//! 1. The size is lowered, and the range registered: from now on nobody inserts a page there or
-//!    grows the file.
+//! 1. The range is registered: from now on nobody inserts a page there or grows the file. Then the
+//!    size is lowered.
 //! 2. Pages wholly inside go, dirty or not, waiting for who maps them.
 //! 3. Writes of them that are in flight are waited for.
 //! 4. Pages at the edges are zeroed in place.
@@ -30,8 +30,8 @@ use crate::write_and_wait::{flush_mapping, write_and_wait};
 ///
 /// # Errors
 ///
-/// `TooLarge`; those of reading the last block, which is then zeroed beyond the end, and those of
-/// the block map. The size is set unless it is too large.
+/// `TooLarge`, and those of reading the last block, which is to be zeroed beyond the end: nothing
+/// is changed then. Those of the block map: the size is set.
 pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
     if size > FILE_SIZE_MAX {
         return Err(Error::new(ErrorKind::TooLarge, "truncate"));
@@ -46,8 +46,13 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
     let pages = pages_touched(&range);
     // The last block's bytes beyond the end have to be zeros on the device too.
     let tail = size..size.next_multiple_of(PAGE_BYTES);
-    space.begin_removal(&pages, Some(size));
+    space.begin_removal(&pages);
+    // What cannot be read cannot be zeroed, and would be back when the file grows again.
+    let may_wait = MayWait::no_bio_held();
+    let last = bring_in(space, &tail, &may_wait).inspect_err(|_| space.end_removal(&pages))?;
+    space.set_size_while_removing(size);
     let zeroed = remove(space, &range, &tail, &(0..0));
+    drop(last);
     let removed = match &space.ops().get_block {
         Some(get_block) => {
             let blocks = space.block_size();
@@ -75,7 +80,7 @@ pub(crate) fn settle_size(space: &AddressSpace, get_block: &dyn GetBlock) -> Res
             return Ok(());
         }
         let pages = pages_touched(&(seen..FILE_SIZE_MAX));
-        space.begin_removal(&pages, None);
+        space.begin_removal(&pages);
         let size = space.size();
         let settled = (PageIndex::of(size).0 >= pages.start).then(|| {
             let last = space.pin(PageIndex::of(size)).map(|pin| pin.lock(&may_wait));
@@ -119,7 +124,7 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
     let pages = pages_touched(&range);
     let head_end = range.start.next_multiple_of(PAGE_BYTES).min(range.end);
     let tail_start = (range.end / PAGE_BYTES * PAGE_BYTES).max(head_end);
-    space.begin_removal(&pages, None);
+    space.begin_removal(&pages);
     let zeroed = remove(space, &range, &(range.start..head_end), &(tail_start..range.end));
     let removed = match &space.ops().get_block {
         Some(get_block) if zeroed.is_ok() => {
@@ -151,7 +156,7 @@ pub(crate) fn discard(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
         return Ok(());
     }
     let (pages, size) = (pages_touched(&range), space.block_size());
-    space.begin_removal(&pages, None);
+    space.begin_removal(&pages);
     let dropped = remove(space, &range, &(0..0), &(0..0));
     let discarded = match &space.ops().get_block {
         Some(get_block) => get_block.discard(size.block_of(range.start)..size.block_of(range.end)),
@@ -191,7 +196,7 @@ pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
         return Ok(());
     };
     let pages = pages_touched(&range);
-    space.begin_removal(&pages, None);
+    space.begin_removal(&pages);
     let size = space.block_size();
     let result = invalidate_strict(space, &range).and_then(|()| {
         let mut result = Ok(());
@@ -233,6 +238,32 @@ fn drop_pages(space: &AddressSpace, mut pages: Range<u64>, may_wait: &MayWait<'_
     }
 }
 
+/// The page of bytes `edge`, which lie in one page, with what of its blocks is kept up to date;
+/// `None` if nothing of them is.
+fn bring_in<'a>(
+    space: &'a AddressSpace,
+    edge: &Range<u64>,
+    may_wait: &MayWait<'_>,
+) -> Result<Option<PagePin<'a>>> {
+    if edge.start >= edge.end {
+        return Ok(None);
+    }
+    let (_, kept) = blocks_of_edge(space, edge);
+    if kept.is_empty() {
+        return Ok(None);
+    }
+    let pin = get_page(space, PageIndex::of(edge.start), true, may_wait);
+    read_page(space, &pin, kept, may_wait)?;
+    Ok(Some(pin))
+}
+
+/// The sectors of blocks wholly inside `edge`, and those of blocks partly inside.
+fn blocks_of_edge(space: &AddressSpace, edge: &Range<u64>) -> (SectorMask, SectorMask) {
+    let part = part_in_page(edge, PageIndex::of(edge.start));
+    let freed = space.block_size().sectors_covered(part.clone());
+    (freed, space.block_size().sectors_touched(part).without(freed))
+}
+
 /// Zeroes bytes `edge`, which lie in one page. Blocks wholly inside lose their place: they are
 /// neither read nor written, and what was dirty in them is dropped. Of blocks partly inside the
 /// rest is kept, and they are written, unless they are holes.
@@ -242,8 +273,7 @@ fn zero_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) ->
     }
     let index = PageIndex::of(edge.start);
     let part = part_in_page(edge, index);
-    let freed = space.block_size().sectors_covered(part.clone());
-    let kept = space.block_size().sectors_touched(part.clone()).without(freed);
+    let (freed, kept) = blocks_of_edge(space, edge);
     loop {
         let pin = match space.pin(index) {
             Some(pin) => pin,
@@ -333,7 +363,7 @@ pub(crate) fn collapse_range(space: &AddressSpace, range: &Range<u64>) -> Result
     let get_block = get_block_of(space)?;
     let rest = range.start / PAGE_BYTES * PAGE_BYTES..FILE_SIZE_MAX;
     let pages = pages_touched(&rest);
-    space.begin_removal(&pages, None);
+    space.begin_removal(&pages);
     let result = invalidate_strict(space, &rest).and_then(|()| {
         get_block.collapse(size.block_of(range.start)..size.block_of(range.end))?;
         space.set_size_while_removing(space.size() - (range.end - range.start));

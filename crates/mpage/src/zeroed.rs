@@ -48,8 +48,8 @@ impl Zeroed {
         self.any.load(Ordering::SeqCst)
     }
 
-    /// True when `range` is remembered: whatever the device has there after a failed flush, it reads
-    /// as zeros.
+    /// True when `range` is remembered: whatever the device has there after a failed flush, it
+    /// reads as zeros.
     pub(crate) fn holds(&self, range: &Range<u64>) -> bool {
         let state = self.state.lock();
         let before = state.ranges.range(..=range.start).next_back();

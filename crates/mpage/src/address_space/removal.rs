@@ -4,9 +4,8 @@ use super::*;
 
 impl AddressSpace {
     /// Begins the removal of `pages`: nobody inserts a page there, or lets the size grow there,
-    /// before [`end_removal`](Self::end_removal). Waits for an overlapping removal. Sets the size
-    /// if given.
-    pub(crate) fn begin_removal(&self, pages: &Range<u64>, size: Option<u64>) {
+    /// before [`end_removal`](Self::end_removal). Waits for an overlapping removal.
+    pub(crate) fn begin_removal(&self, pages: &Range<u64>) {
         loop {
             let ticket = self.changed.ticket();
             let mut state = self.lock();
@@ -14,9 +13,6 @@ impl AddressSpace {
                 state.removals_begun += 1;
                 let number = state.removals_begun;
                 state.removals.push((number, pages.clone()));
-                if let Some(size) = size {
-                    self.size.store(size, Ordering::SeqCst);
-                }
                 return;
             }
             drop(state);

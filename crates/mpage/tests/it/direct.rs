@@ -32,6 +32,8 @@ fn a_direct_write_flushes_the_cache_before_and_drops_it_after() {
         let reads = rig.cache.stats().read_bios;
         assert!(rig.content() == expected, "block {block}");
         assert!(rig.cache.stats().read_bios > reads, "the page came from the device");
+        let flushes = count_of(&rig.stack.take_writes(), BioOp::Flush);
+        assert_eq!(flushes, 1, "what is dropped is durable");
         rig.file.fsync().unwrap();
         let flushes = count_of(&rig.stack.take_writes(), BioOp::Flush);
         assert_eq!(flushes, 1, "a direct write is durable after the next sync");

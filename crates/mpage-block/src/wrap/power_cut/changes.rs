@@ -152,7 +152,8 @@ impl Medium {
     }
 
     /// The image that is left when of the changes that are not certain, in order, those blocks are
-    /// kept of which `keeps` is true: of the number of the change from 0 on, and of the block in it.
+    /// kept of which `keeps` is true: of the number of the change from 0 on, and of the block in
+    /// it.
     pub fn image(&self, keeps: impl Fn(usize, usize) -> bool) -> Vec<u8> {
         let mut image = self.durable.clone();
         for (number, change) in self.changes.iter().enumerate() {
