@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use mpage_locks::clock;
 
-use crate::command::{cargo, line, program, run};
+use crate::command::{cargo, line, output, program, run};
 use crate::failure::Failure;
 use crate::workspace::{root, target};
 
 /// Programs of the run that each change has to pass.
 const SHORT: u64 = 6_000;
+/// Of these, programs that are run twice.
+const REPEATED: u64 = 200;
 /// Programs of a long run.
 const LONG: u64 = 200_000;
 
@@ -38,7 +40,7 @@ pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
     let binary = build(&tree)?;
     match seed {
         Some(seed) => run(&mut program(&word(&binary), ["--seed", &seed.to_string()])),
-        None => many(&binary, programs, from.map_or_else(fresh_seed, Ok)?).map(drop),
+        None => many(&binary, programs, from.map_or_else(fresh_seed, Ok)?),
     }
 }
 
@@ -48,7 +50,20 @@ pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
 ///
 /// As [`run_task`].
 pub(crate) fn run_short() -> Result<(), Failure> {
-    many(&build(&root())?, SHORT, fresh_seed()?).map(drop)
+    let (binary, seed) = (build(&root())?, fresh_seed()?);
+    repeat(&binary, seed)?;
+    many(&binary, SHORT, seed)
+}
+
+/// Runs some programs twice: the same seeds must be the same runs.
+fn repeat(binary: &Path, from: u64) -> Result<(), Failure> {
+    let words = ["--from", &from.to_string(), "--count", &REPEATED.to_string()];
+    let first = output(&mut program(&word(binary), words))?;
+    let second = output(&mut program(&word(binary), words))?;
+    if first == second {
+        return Ok(());
+    }
+    Err(Failure::new(format!("the same seeds gave two runs:\n{first}{second}")))
 }
 
 fn usage() -> Failure {
@@ -60,7 +75,7 @@ fn usage() -> Failure {
 /// # Errors
 ///
 /// Those of the build.
-pub(crate) fn build(tree: &std::path::Path) -> Result<PathBuf, Failure> {
+pub(crate) fn build(tree: &Path) -> Result<PathBuf, Failure> {
     let folder = target().join("shuttle");
     let mut command = cargo(["build", "--quiet", "--release", "--package", "mpage-sim"]);
     let _command = command.arg("--target-dir").arg(&folder).current_dir(tree);
@@ -77,7 +92,7 @@ fn fresh_seed() -> Result<u64, Failure> {
     Ok(u64::from(u32::from_le_bytes(bytes)))
 }
 
-fn word(path: &std::path::Path) -> String {
+fn word(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
@@ -86,7 +101,7 @@ fn word(path: &std::path::Path) -> String {
 /// # Errors
 ///
 /// The first that failed.
-pub(crate) fn many(binary: &std::path::Path, programs: u64, from: u64) -> Result<(), Failure> {
+pub(crate) fn many(binary: &Path, programs: u64, from: u64) -> Result<(), Failure> {
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     println!("sim: {programs} programs from seed {from} on, by {workers} processes");
     let start_ns = clock::now_ns();

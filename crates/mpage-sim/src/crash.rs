@@ -178,3 +178,6 @@ impl Explorer<'_> {
         })
     }
 }
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests;

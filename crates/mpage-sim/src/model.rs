@@ -389,3 +389,6 @@ impl FileModel {
         format!("byte {at} is {byte:#x}, {is}; {part:?} may be of {expected:?}")
     }
 }
+
+#[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
+mod tests;
