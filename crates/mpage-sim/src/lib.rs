@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod books;
+mod client;
 mod crash;
 mod device;
 mod fault;

@@ -50,6 +50,8 @@ pub enum Op {
     Fsync { file: usize },
     Fdatasync { file: usize },
     SyncRange { file: usize, at: u64, len: u64 },
+    SyncFileRange { file: usize, at: u64, len: u64, steps: u8 },
+    SyncDevice,
     SyncEverything,
     SetLen { file: usize, size: u64 },
     PunchHole { file: usize, at: u64, len: u64 },
@@ -58,6 +60,8 @@ pub enum Op {
     StartWritingEverything,
     Invalidate { file: usize },
     InvalidateStrict { file: usize },
+    Advise { file: usize, at: u64, len: u64, advice: u8 },
+    StartFetch { file: usize, at: u64, len: u64 },
     Reopen { file: usize },
     LetTimePass { ms: u64 },
 }
@@ -176,7 +180,7 @@ impl Setup {
         let (block_at, block_len) = (at / block * block, len.next_multiple_of(block));
         let whole = (block_at, block_len.min(self.longest() / block * block - block_at));
         let direct = self.faults.is_empty() && whole.1 > 0;
-        match random.u8(..40) {
+        match random.u8(..45) {
             0..10 => Op::Write { file, at, len },
             10 => Op::TryWrite { file, at, len },
             11 | 12 => Op::WriteThrough { file, at, len, durable: random.bool() },
@@ -197,6 +201,10 @@ impl Setup {
             35 => Op::Invalidate { file },
             36 => Op::InvalidateStrict { file },
             37 => Op::Reopen { file },
+            38 | 39 => Op::Advise { file, at, len, advice: random.u8(..6) },
+            40 => Op::StartFetch { file, at, len },
+            41 | 42 => Op::SyncFileRange { file, at, len, steps: random.u8(..8) },
+            43 => Op::SyncDevice,
             _ => Op::LetTimePass { ms: random.u64(1..120) },
         }
     }
