@@ -29,6 +29,8 @@ pub(crate) struct Pages {
 #[derive(Debug)]
 struct OpenBook {
     file: usize,
+    /// When it was opened: what had failed before may have been told to others.
+    opened: u64,
     /// When a write failed that this open was not told of.
     owed: Option<u64>,
     /// When it was told of an error last.
@@ -48,8 +50,9 @@ impl Books {
 
     /// An open of `file`; its number.
     pub(crate) fn open(&self, file: usize) -> usize {
+        let opened = self.instants.next();
         let mut pages = self.pages.lock();
-        pages.opens.push(OpenBook { file, owed: None, told: 0 });
+        pages.opens.push(OpenBook { file, opened, owed: None, told: 0 });
         pages.opens.len() - 1
     }
 
@@ -57,7 +60,7 @@ impl Books {
     pub(crate) fn write_failed(&self, file: usize, since: u64) {
         let now = self.instants.next();
         for open in self.pages.lock().opens.iter_mut().filter(|open| open.file == file) {
-            if open.told < since {
+            if open.told < since && open.opened < since {
                 open.owed = open.owed.or(Some(now));
             }
         }

@@ -75,13 +75,13 @@ impl Client {
             Op::TryWrite { file, at, len } => self.try_write(file, at, len),
             Op::StorePinned { file, at, len } => self.store(file, at, len),
             Op::Read { file, at, len } => {
-                self.read(file, at, len, |open, to| Some(open.read_at(to, at)));
+                self.read(file, (at, len), true, |open, to| Some(open.read_at(to, at)));
             }
             Op::ReadDirect { file, at, len } => {
-                self.read(file, at, len, |open, to| Some(open.read_direct_at(to, at)));
+                self.read(file, (at, len), false, |open, to| Some(open.read_direct_at(to, at)));
             }
             Op::TryRead { file, at, len } => {
-                self.read(file, at, len, |open, to| open.try_read_at(to, at).map(Ok));
+                self.read(file, (at, len), true, |open, to| open.try_read_at(to, at).map(Ok));
             }
             Op::Fsync { file } => {
                 let _well = self.sync(file, 0..u64::MAX, CachedFile::fsync);
@@ -249,8 +249,8 @@ impl Client {
     fn read(
         &mut self,
         file: usize,
-        at: u64,
-        len: u64,
+        (at, len): (u64, u64),
+        cached: bool,
         read: impl FnOnce(&CachedFile, &mut [u8]) -> Option<mpage::Result<usize>>,
     ) {
         let began = self.world.books.instants.next();
@@ -261,7 +261,7 @@ impl Client {
         let now = self.world.books.instants.next();
         pages.note(count as u64);
         let stopped = self.world.device.went_wrong() > 0;
-        let read = (&bytes[..count], stopped);
+        let read = (&bytes[..count], stopped, cached);
         let right = pages.files[file].read(at, len, read, began, now);
         right.unwrap_or_else(|wrong| panic!("read of file {file}: {wrong}"));
     }
@@ -359,7 +359,7 @@ impl Client {
             let synced = (0..TRIES).any(|_| self.sync(file, 0..u64::MAX, CachedFile::fsync));
             assert!(synced, "file {file} cannot be synced, though nothing goes wrong any more");
             let longest = self.world.books.lock().files[file].size().end + PAGE;
-            self.read(file, 0, longest, |open, to| Some(open.read_at(to, 0)));
+            self.read(file, (0, longest), true, |open, to| Some(open.read_at(to, 0)));
             let counts = self.files[file].0.mapping().set_counts();
             assert!(
                 (counts.dirty, counts.io, counts.locked) == (0, 0, 0),

@@ -9,7 +9,8 @@
 //! 2. A change that succeeded has happened by its end. One that failed has happened or not, byte by
 //!    byte, and does not happen later.
 //! 3. What a read has returned had happened by the end of that read: later reads do not go back.
-//!    A removal that failed may have dropped what was cached, so that older bytes are back.
+//!    This is not so of reads past the cache: the bytes of a write that is not over may be in the
+//!    cache and not dirty yet. A removal that failed may have dropped what was cached, so that older bytes are back.
 //! 4. After a crash the image holds what a read could have returned that began with the last
 //!    successful sync of the byte and ended with the crash. Without a sync, that began at the
 //!    beginning. Here rule 3 does not count: a sync covers the calls that had ended before it.
@@ -250,12 +251,12 @@ impl FileModel {
     }
 
     /// A read that asked for `asked` bytes from `offset` on returned `bytes`: all that there are,
-    /// or fewer if it was `stopped` by an error behind them.
+    /// or fewer if it was `stopped` by an error behind them. Rule 3 holds if it is `cached`.
     pub(crate) fn read(
         &mut self,
         offset: u64,
         asked: u64,
-        (bytes, stopped): (&[u8], bool),
+        (bytes, stopped, cached): (&[u8], bool, bool),
         began: u64,
         now: u64,
     ) -> Result<(), Wrong> {
@@ -267,7 +268,12 @@ impl FileModel {
             return Err(format!("{count} bytes were read at {offset}, not {least} to {most}"));
         }
         let read = |_: &Range<u64>| began;
-        let found = self.check(offset, bytes, read, now, Change::happened)?;
+        let happened = if cached {
+            Change::happened
+        } else {
+            |change: &Change, _: &Range<u64>| change.succeeded()
+        };
+        let found = self.check(offset, bytes, read, now, happened)?;
         for (change, part) in found {
             self.changes[change].seen.push((part, now));
         }

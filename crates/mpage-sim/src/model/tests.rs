@@ -12,7 +12,7 @@ fn file() -> FileModel {
 
 fn read(file: &mut FileModel, content: Content, began: u64, ended: u64) -> Result<(), Wrong> {
     let bytes = content.bytes(0, 1000);
-    file.read(0, 1000, (&bytes, false), began, ended)
+    file.read(0, 1000, (&bytes, false, true), began, ended)
 }
 
 #[test]
@@ -42,9 +42,9 @@ fn each_byte_is_of_a_change_of_its_own() {
     file.end(change, true, 11);
     let mut bytes = A.bytes(0, 1000);
     B.fill(300, &mut bytes[300..600]);
-    assert!(file.read(0, 1000, (&bytes, false), 12, 13).is_ok());
+    assert!(file.read(0, 1000, (&bytes, false, true), 12, 13).is_ok());
     bytes[600] ^= 1;
-    assert!(file.read(0, 1000, (&bytes, false), 14, 15).is_err());
+    assert!(file.read(0, 1000, (&bytes, false, true), 14, 15).is_err());
 }
 
 #[test]
@@ -108,11 +108,11 @@ fn sizes_are_exact_at_rest_and_bounds_beside_changes() {
     file.begin_resize(Resize::To(200), 10);
     assert_eq!(file.size(), 200..1001);
     let short = A.bytes(0, 200);
-    assert!(file.read(0, 1000, (&short, false), 11, 12).is_ok());
+    assert!(file.read(0, 1000, (&short, false, true), 11, 12).is_ok());
     assert!(file.end_resize(Resize::To(200), true, 13, || 0).is_ok());
     assert_eq!(file.size(), 200..201);
-    assert!(file.read(0, 1000, (&short[..100], false), 14, 15).is_err(), "bytes are missing");
-    assert!(file.read(0, 1000, (&short[..100], true), 16, 17).is_ok(), "an error stopped it");
+    assert!(file.read(0, 1000, (&short[..100], false, true), 14, 15).is_err(), "bytes are missing");
+    assert!(file.read(0, 1000, (&short[..100], true, true), 16, 17).is_ok(), "an error stopped it");
     file.begin_resize(Resize::AtLeast(500), 18);
     file.begin_resize(Resize::To(300), 19);
     assert!(file.end_resize(Resize::AtLeast(500), true, 20, || 0).is_ok());
