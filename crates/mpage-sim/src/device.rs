@@ -154,6 +154,8 @@ impl SimDevice {
         self.shared.changed.notify_all();
         let thread = self.thread.lock().take().expect("it is stopped once");
         thread.join().expect("the device's thread");
+        // It may hold what holds this device.
+        *self.shared.on_failed_write.lock() = None;
     }
 
     /// What a reader gets now.
