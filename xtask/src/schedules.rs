@@ -19,10 +19,11 @@ pub(crate) enum Search {
 }
 
 impl Search {
-    fn random_orders(self) -> &'static str {
+    /// Random orders of each test.
+    fn random_orders(self) -> u64 {
         match self {
-            Search::Short => "2000",
-            Search::Long => "1000000",
+            Search::Short => 2000,
+            Search::Long => 60_000,
         }
     }
 
@@ -36,22 +37,27 @@ impl Search {
 
 /// Runs the schedule-checked tests. Each crate must have some.
 pub(crate) fn run(search: Search) -> Result<(), Failure> {
+    let count = match std::env::var(VARIABLE) {
+        Ok(count) => count.parse().map_err(|_| Failure::new(format!("{VARIABLE} is a number")))?,
+        Err(_) => search.random_orders(),
+    };
     for package in ["mpage-mem", "mpage"] {
-        let mut test = world("loom", package, search);
+        let mut test = world("loom", package, count);
         if search == Search::Short {
             let _test = test.env("LOOM_MAX_PREEMPTIONS", "2");
         }
         let passed = run_tests(&mut search.limited(test))?;
         println!("schedules: {passed} tests of {package} passed under loom");
     }
-    let passed = run_tests(&mut search.limited(world("shuttle", "mpage", search)))?;
-    println!("schedules: {passed} tests of mpage passed under shuttle");
+    let passed = run_tests(&mut search.limited(world("shuttle", "mpage", count)))?;
+    let orders = passed * count;
+    println!("schedules: {passed} tests of mpage passed under shuttle, {orders} orders at least");
     Ok(())
 }
 
 /// The tests of `package` whose names hold the checker's, built with its locks in a folder of its
 /// own.
-fn world(checker: &str, package: &str, search: Search) -> Command {
+fn world(checker: &str, package: &str, count: u64) -> Command {
     let folder = target().join(checker);
     let mut command = cargo(["test", "--package", package, "--lib", "--release"]);
     if checker == "shuttle" {
@@ -62,6 +68,6 @@ fn world(checker: &str, package: &str, search: Search) -> Command {
         .arg(folder)
         .arg(checker)
         .env("RUSTFLAGS", format!("--cfg mpage_{checker}"))
-        .env(VARIABLE, std::env::var(VARIABLE).unwrap_or(search.random_orders().to_owned()));
+        .env(VARIABLE, count.to_string());
     command
 }
