@@ -273,3 +273,41 @@ fn written_is_told_after_the_io_and_before_the_sync() {
     assert_eq!(errno(bench.file.fsync()), Errno::IO);
     assert_eq!(bench.map.take_events(), [format!("synced at {size}")]);
 }
+
+/// Blocks that have a place and were never written read as zeros, whatever the device has there.
+///
+/// Seen to fail: with reads that take any place for data.
+#[test]
+fn blocks_that_were_never_written_read_as_zeros() {
+    let bench = Bench::new(4096, 4 * 4096);
+    bench.stack.memory.write_at(0, &[0xee; 4 * 4096]);
+    bench.map.answer(|request| {
+        let place = Place::Unwritten(DeviceBlock(request.first.0));
+        Ok(Extent { place, ..Extent::mapped(request.first, DeviceBlock(request.first.0), 1) })
+    });
+    let mut bytes = vec![1; 4 * 4096];
+    assert_eq!(bench.file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+    assert!(bytes == [0; 4 * 4096]);
+    bytes.fill(1);
+    assert_eq!(bench.file.read_direct_at(&mut bytes, 0).unwrap(), bytes.len());
+    assert!(bytes == [0; 4 * 4096]);
+    bench.file.write_all_at(b"in the middle", 5000).unwrap();
+    bench.file.fsync().unwrap();
+    let mut expected = vec![0; 4096];
+    expected[904..917].copy_from_slice(b"in the middle");
+    assert!(bench.stack.bytes(4096..8192) == expected, "the rest of the block is zeros too");
+}
+
+/// A durable write is read back after a crash: its size and allocation are written with it.
+///
+/// Seen to fail: without `sync_metadata` in `write_through`.
+#[test]
+fn a_durable_write_through_writes_the_metadata_it_needs() {
+    let bench = Bench::new(4096, 0);
+    bench.file.write_through_at(&[1; 100], 0, false).unwrap();
+    let synced = |events: &[String]| events.iter().any(|event| event.starts_with("synced"));
+    assert!(!synced(&bench.map.take_events()));
+    bench.file.write_through_at(&[2; 100], 4096, true).unwrap();
+    let events = bench.map.take_events();
+    assert_eq!(events, ["written 1..2", "synced at 4196"]);
+}

@@ -18,6 +18,8 @@ mod memory;
 mod pinned;
 mod power_cut;
 mod readahead;
+mod regular;
+mod removal;
 mod rig;
 mod sets;
 mod shape;

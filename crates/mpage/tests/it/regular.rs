@@ -1,0 +1,104 @@
+//! A regular file over itself: its size on the device, which ends where the file ends.
+
+use std::sync::Arc;
+
+use mpage::units::BlockSize;
+use mpage::{CachedFile, Identity, Operations, PageCache};
+use mpage_block::wrap::{DeviceOp, Effect, Rule, Times};
+use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions};
+
+use crate::rig::{options, pattern};
+use crate::stack::{Stack, count, spawn, still_waits};
+
+struct Regular {
+    stack: Stack,
+    file: CachedFile,
+    _cache: PageCache,
+}
+
+/// A file of `size` bytes, written in blocks of 4 KiB.
+fn regular(size: u64) -> Regular {
+    let memory = MemoryOptions { grows: true, ..MemoryOptions::default() };
+    let content = pattern(1, 0, usize::try_from(size).unwrap());
+    let stack = Stack::around(Arc::new(MemoryDevice::from_contents(&content, memory)));
+    let cache = PageCache::new(&options()).unwrap();
+    let dev = cache.add_device(stack.top()).unwrap();
+    let block = BlockSize::new(4096).unwrap();
+    let map = Arc::new(Identity::resizable(stack.top(), block, size));
+    let ops = Operations { get_block: Some(map), ..Operations::default() };
+    let mapping = cache.add_mapping(&dev, block, size, ops).unwrap();
+    Regular { stack, file: CachedFile::new(mapping, true), _cache: cache }
+}
+
+/// A size that no write has to bring is durable after fsync all the same.
+///
+/// Seen to fail: when nothing was noted of setting the size, so that the flush was left out.
+#[test]
+fn fsync_of_a_file_made_longer_sets_the_size_of_the_device_and_flushes() {
+    let rig = regular(1000);
+    rig.file.set_len(9000).unwrap();
+    drop(rig.stack.take_writes());
+    rig.file.fsync().unwrap();
+    let events = rig.stack.take_writes();
+    let ops: Vec<_> = events.iter().map(|event| event.op).collect();
+    assert_eq!(ops, [DeviceOp::SetLen, DeviceOp::Bio(BioOp::Flush)]);
+    assert_eq!(rig.stack.memory.len(), 9000);
+    rig.file.fsync().unwrap();
+    assert_eq!(count(&rig.stack.take_writes(), BioOp::Flush), 0, "nothing was changed since");
+}
+
+/// A hole takes bytes, never the size, also on the device and before any sync.
+///
+/// Seen to fail: when a removal up to the end of the device set its size.
+#[test]
+fn a_hole_punched_at_the_end_leaves_the_size_of_the_device() {
+    let rig = regular(3 * 4096);
+    rig.file.punch_hole(4096..3 * 4096).unwrap();
+    assert_eq!(rig.stack.memory.len(), 3 * 4096);
+    assert!(rig.stack.bytes(4096..3 * 4096).iter().all(|byte| *byte == 0));
+    rig.file.set_len(4096).unwrap();
+    assert_eq!(rig.stack.memory.len(), 4096);
+}
+
+/// A write may fail and have made the device longer.
+///
+/// Seen to fail: when the device counted as long as the writes that succeeded made it.
+#[test]
+fn what_a_failed_write_left_behind_the_end_is_cut_by_the_next_sync() {
+    let rig = regular(4096);
+    rig.file.write_all_at(&[7; 4096], 4096).unwrap();
+    let effect = Effect::DoneButFail(Errno::IO);
+    let (op, times) = (Some(DeviceOp::Bio(BioOp::Write)), Times::First(1));
+    let _id = rig.stack.fault.add(Rule { op, sectors: None, times, effect });
+    assert!(rig.file.fsync().is_err());
+    assert_eq!(rig.stack.memory.len(), 2 * 4096);
+    rig.file.set_len(4096).unwrap();
+    rig.file.fsync().unwrap();
+    assert_eq!(rig.stack.memory.len(), 4096);
+}
+
+/// The end of the device is moved while no write can move it too: what another writer appends
+/// meanwhile is not cut off.
+///
+/// Seen to fail: with the size set by the sync without a removal and without waiting for writes.
+#[test]
+fn the_size_of_the_device_is_set_while_no_write_of_its_end_is_in_flight() {
+    let rig = regular(4096);
+    rig.file.write_all_at(&[7; 100], 4096).unwrap();
+    rig.file.fsync().unwrap();
+    assert_eq!(rig.stack.memory.len(), 4196);
+    rig.file.write_all_at(&[8; 100], 4100).unwrap();
+    rig.stack.hold(BioOp::Write);
+    rig.file.start_writing(0..u64::MAX / 2).unwrap();
+    rig.stack.delay.wait_for_held(1);
+    let other = rig.file.clone();
+    // Nothing of this range is dirty, but the size differs.
+    let sync = spawn(move || other.sync_range(0..4096, mpage::SyncKind::All));
+    still_waits(&sync);
+    assert_eq!(rig.stack.memory.len(), 4196);
+    rig.stack.let_go();
+    sync.join().unwrap().unwrap();
+    assert_eq!(rig.stack.memory.len(), 4200);
+    rig.file.fsync().unwrap();
+    assert_eq!(rig.stack.bytes(4100..4200), [8; 100]);
+}

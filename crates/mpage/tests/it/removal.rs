@@ -1,0 +1,92 @@
+//! Removals beside syncs, failed flushes and devices that cannot do them.
+
+use std::sync::Arc;
+
+use mpage_block::wrap::Times;
+use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions};
+
+use crate::rig::{Rig, memory_device, pattern};
+use crate::stack::{Forgetful, Stack, count, errno, is_clean, spawn, still_waits};
+
+/// What a punch takes out of the snapshot of a sync is durable when its zeros are: else a crash
+/// brings back what was there before both.
+///
+/// Seen to fail: without waiting for removals in `sync_range`.
+#[test]
+fn fsync_waits_for_a_removal_that_took_dirty_pages() {
+    let stack = Stack::new(1 << 20);
+    let rig = Rig::over(stack.top(), 4096, 1 << 20);
+    rig.file.write_all_at(&pattern(1, 0, 4096), 8192).unwrap();
+    stack.hold(BioOp::WriteZeroes);
+    let file = rig.file.clone();
+    let punch = spawn(move || file.punch_hole(8192..12288));
+    stack.delay.wait_for_held(1);
+    assert!(is_clean(rig.mapping()), "the page has gone");
+    let file = rig.file.clone();
+    let sync = spawn(move || file.fsync());
+    still_waits(&sync);
+    drop(stack.take_writes());
+    stack.let_go();
+    punch.join().unwrap().unwrap();
+    sync.join().unwrap().unwrap();
+    assert_eq!(count(&stack.take_writes(), BioOp::Flush), 1);
+}
+
+/// A failed flush may lose zeros that no page holds. Until they are written again they are read as
+/// zeros, and so is what lies around a smaller write.
+///
+/// Seen to fail: with reads that ask the device about such a range.
+#[test]
+fn a_hole_reads_as_zeros_also_when_a_failed_flush_lost_them() {
+    let memory = memory_device(1 << 20);
+    memory.write_at(0, &pattern(1, 0, 1 << 20));
+    let stack = Stack::around(memory.clone());
+    let device = Arc::new(Forgetful::new(stack.top(), memory));
+    let rig = Rig::over(device, 4096, 1 << 20);
+    rig.file.punch_hole(0..8192).unwrap();
+    stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.fsync()), Errno::IO);
+    assert!(stack.bytes(0..8192) == pattern(1, 0, 8192), "the device has lost the zeros");
+    let mut bytes = vec![1; 8192];
+    rig.file.write_all_at(&[9; 10], 100).unwrap();
+    assert_eq!(rig.file.read_at(&mut bytes, 0).unwrap(), 8192);
+    let mut expected = vec![0; 8192];
+    expected[100..110].fill(9);
+    assert!(bytes == expected);
+    rig.file.fsync().unwrap();
+    assert!(stack.bytes(0..8192) == expected);
+}
+
+/// Seen to fail: when the pages went before the device was asked.
+#[test]
+fn a_punch_that_the_device_cannot_do_changes_nothing() {
+    let options = MemoryOptions { write_zeroes: false, ..MemoryOptions::default() };
+    let stack = Stack::around(Arc::new(MemoryDevice::new(1 << 20, options)));
+    let rig = Rig::over(stack.top(), 4096, 1 << 20);
+    rig.file.write_all_at(&pattern(1, 0, 8192), 0).unwrap();
+    assert_eq!(errno(rig.file.punch_hole(0..4096)), Errno::OPNOTSUPP);
+    assert_eq!(errno(rig.file.zero_range(0..4096)), Errno::OPNOTSUPP);
+    let mut bytes = vec![0; 8192];
+    assert_eq!(rig.file.read_at(&mut bytes, 0).unwrap(), 8192);
+    assert!(bytes == pattern(1, 0, 8192));
+}
+
+/// What cannot be read cannot be zeroed, and would be back when the file grows again.
+///
+/// Seen to fail: with the size lowered before the last block was read.
+#[test]
+fn a_truncate_whose_last_block_cannot_be_read_changes_nothing() {
+    let memory = memory_device(1 << 20);
+    memory.write_at(0, &pattern(1, 0, 1 << 20));
+    let stack = Stack::around(memory);
+    let rig = Rig::over(stack.top(), 4096, 16384);
+    rig.file.write_all_at(&pattern(2, 0, 4096), 8192).unwrap();
+    stack.fail(BioOp::Read, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.set_len(5000)), Errno::IO);
+    assert_eq!(rig.file.size(), 16384);
+    let mut bytes = vec![0; 4096];
+    assert_eq!(rig.file.read_at(&mut bytes, 8192).unwrap(), 4096);
+    assert!(bytes == pattern(2, 0, 4096), "what was dirty is there");
+    rig.file.set_len(5000).unwrap();
+    assert_eq!(rig.file.size(), 5000);
+}
