@@ -58,8 +58,9 @@ impl Books {
 
     /// A write of `file` failed at `since`, and by now those above the device know.
     pub(crate) fn write_failed(&self, file: usize, since: u64) {
+        let mut pages = self.pages.lock();
         let now = self.instants.next();
-        for open in self.pages.lock().opens.iter_mut().filter(|open| open.file == file) {
+        for open in pages.opens.iter_mut().filter(|open| open.file == file) {
             if open.told < since && open.opened < since {
                 open.owed = open.owed.or(Some(now));
             }
@@ -68,8 +69,8 @@ impl Books {
 
     /// A sync of `open` that began at `began` ended, `well` or not.
     pub(crate) fn told(&self, open: usize, began: u64, well: bool) {
-        let now = self.instants.next();
         let mut pages = self.pages.lock();
+        let now = self.instants.next();
         let calls = pages.calls.join("\n");
         let book = &mut pages.opens[open];
         if !well {
