@@ -9,6 +9,7 @@ mod data;
 mod errors;
 mod later;
 mod memory;
+mod pairs;
 mod removal;
 mod rig;
 mod sync;
