@@ -10,7 +10,8 @@
 //!    byte, and does not happen later.
 //! 3. What a read has returned had happened by the end of that read: later reads do not go back.
 //!    This is not so of reads past the cache: the bytes of a write that is not over may be in the
-//!    cache and not dirty yet. A removal that failed may have dropped what was cached, so that older bytes are back.
+//!    cache and not dirty yet. A removal that failed may have dropped what was cached, so that
+//!    older bytes are back.
 //! 4. After a crash the image holds what a read could have returned that began with the last
 //!    successful sync of the byte and ended with the crash. Without a sync, that began at the
 //!    beginning. Here rule 3 does not count: a sync covers the calls that had ended before it.
