@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use mpage_block::{Backend, BlockDevice, Errno, FileDevice, FileOptions};
+use mpage_block::{Backend, BlockDevice, Errno, FileDevice, FileOptions, OpenError};
 use mpage_locks::Mutex;
 
 use super::PageCache;
@@ -15,7 +15,13 @@ use crate::identity::Identity;
 use crate::units::BlockSize;
 
 /// The mappings of open files, by device and inode number.
-pub(super) type OpenFiles = Mutex<HashMap<(u64, u64), Weak<AddressSpace>>>;
+pub(super) type OpenFiles = Mutex<HashMap<(u64, u64), OpenFile>>;
+
+pub(super) struct OpenFile {
+    space: Weak<AddressSpace>,
+    /// Its device can be written.
+    writable: bool,
+}
 
 /// How to open a file.
 #[derive(Clone, Debug)]
@@ -51,17 +57,22 @@ impl Default for OpenOptions {
 }
 
 impl PageCache {
-    /// Opens a regular file or block device through the cache. Opens of one file share its pages.
+    /// Opens a regular file or block device through the cache. Opens of one file share its pages,
+    /// and what the first of them opened below: while all are for reading only, none is for writing.
     ///
     /// # Errors
     ///
     /// What keeps the file from being opened: missing, in use by somebody else, mounted, without
-    /// direct I/O. The message names the path and the remedy.
+    /// direct I/O; `EBUSY` for writing beside opens for reading only. The message names the path
+    /// and the remedy.
     pub fn open(&self, path: impl AsRef<Path>, options: &OpenOptions) -> Result<CachedFile> {
         let path = path.as_ref();
         let mut files = self.files.lock();
-        let known = identity_of(path).and_then(|key| files.get(&key)?.upgrade());
-        if let Some(space) = known {
+        let known = identity_of(path).and_then(|key| files.get(&key));
+        let only_read = known.is_some_and(|known| !known.writable) && options.write;
+        // A mapping that cannot be written may have no open any more and live until a read in
+        // flight ends: opening the device waits for that.
+        if let Some(space) = known.filter(|_| !only_read).and_then(|known| known.space.upgrade()) {
             return Ok(CachedFile::new(space, options.write));
         }
         let file_options = FileOptions {
@@ -72,7 +83,10 @@ impl PageCache {
             backend: options.backend,
             ..FileOptions::default()
         };
-        let opened = FileDevice::open(path, &file_options).map_err(open_error)?;
+        let opened = FileDevice::open(path, &file_options).map_err(|error| match error {
+            OpenError::Held { .. } | OpenError::Busy { .. } if only_read => only_for_reading(path),
+            other => open_error(other),
+        })?;
         let size = opened.len().map_err(|errno| Error::new(ErrorKind::Device(errno), "open"))?;
         let fixed = opened.limits().capacity.is_some();
         let failed = |errno| Error::new(ErrorKind::Device(errno), "open");
@@ -93,8 +107,9 @@ impl PageCache {
         let ops = Operations { get_block: Some(Arc::new(map)), ..Operations::default() };
         let (dev, flusher) = self.start_flusher(device)?;
         let space = self.new_mapping(&dev, block_size, size, ops, Some(Box::new(flusher)))?;
-        files.retain(|_, space| space.strong_count() > 0);
-        let _closed = files.insert(key, Arc::downgrade(&space));
+        files.retain(|_, file| file.space.strong_count() > 0);
+        let file = OpenFile { space: Arc::downgrade(&space), writable: options.write };
+        let _closed = files.insert(key, file);
         drop(files);
         Ok(CachedFile::new(space, options.write))
     }
@@ -117,8 +132,16 @@ fn identity_of(path: &Path) -> Option<(u64, u64)> {
     metadata.map_or(None, |metadata| Some((metadata.dev(), metadata.ino())))
 }
 
-fn open_error(error: mpage_block::OpenError) -> Error {
-    use mpage_block::OpenError as E;
+fn only_for_reading(path: &Path) -> Error {
+    Error::new(ErrorKind::Device(Errno::BUSY), "open").because(format!(
+        "{}: is in use by this cache, for reading only: close those opens, or open the file for \
+         writing first",
+        path.display()
+    ))
+}
+
+fn open_error(error: OpenError) -> Error {
+    use OpenError as E;
     let errno = match &error {
         E::EmptyPath | E::Missing { .. } => Errno::NOENT,
         E::Permission { .. } => Errno::ACCESS,
