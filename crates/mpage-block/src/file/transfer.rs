@@ -77,6 +77,8 @@ pub(super) struct Transfer {
     memory: IoVecs,
     done: u64,
     step: Step,
+    /// How long the file was when it had grown behind a read that found its end.
+    grown_to: u64,
 }
 
 impl Transfer {
@@ -88,7 +90,7 @@ impl Transfer {
     pub(super) fn of(bio: Bio, target: &Target) -> Result<Transfer, SubmitError> {
         match Step::first(&bio, target) {
             // INVARIANT: 1. The bio stays here.
-            Ok(step) => Ok(Transfer { memory: IoVecs::of(&bio), bio, done: 0, step }),
+            Ok(step) => Ok(Transfer { memory: IoVecs::of(&bio), bio, done: 0, step, grown_to: 0 }),
             Err(error) => Err(SubmitError { bio, error }),
         }
     }
@@ -188,14 +190,22 @@ impl Transfer {
         }
     }
 
-    /// Goes on behind `read` bytes; with zeros where a regular file has ended.
+    /// Goes on behind `read` bytes; with zeros where a regular file has ended. Where it had ended
+    /// and has grown since, it is read again, as often as it grows.
     fn was_read(&mut self, target: &Target, read: usize) -> Result<bool, Errno> {
         let whole = target.whole(read);
         let end = self.done + read as u64;
         let short = whole < read || read == 0;
-        if short && target.kind == Kind::Regular && offset(&self.bio) + end >= target.len()? {
-            super::iovecs::zero(&self.bio, end);
-            return Ok(true);
+        if short && target.kind == Kind::Regular {
+            let len = target.len()?;
+            if offset(&self.bio) + end >= len {
+                super::iovecs::zero(&self.bio, end);
+                return Ok(true);
+            }
+            if whole == 0 && len > self.grown_to {
+                self.grown_to = len;
+                return Ok(false);
+            }
         }
         self.moved(whole)
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::file::{FileDevice, FileOptions};
 use crate::test_support::{arena, flagged_write_of, read_of, write_of};
-use crate::{BioFlags, Sector};
+use crate::{BioFlags, BlockDevice, Sector};
 
 const FUA: BioFlags = BioFlags { sync: false, background: false, fua: true };
 
@@ -62,6 +62,25 @@ fn an_interrupted_call_is_made_again_and_one_that_moves_nothing_fails() {
     let mut flush = Transfer::of(Bio::flush(), target).unwrap();
     assert_eq!(flush.ended(target, Err(Errno::INTR)), None);
     assert_eq!(flush.ended(target, Err(Errno::OPNOTSUPP)), Some(Err(Errno::OPNOTSUPP)));
+}
+
+/// Seen to fail: without looking whether the file has grown, with EIO.
+#[test]
+fn a_read_that_found_the_end_reads_again_where_the_file_has_grown_since() {
+    let (_folder, device) = device(4096);
+    let (target, arena) = (&device.target, arena(16));
+    let (bio, frames) = read_of(&arena, 16, 8192);
+    let mut transfer = Transfer::of(bio, target).unwrap();
+    // Others wrote between the call and its answer, twice, and the second time less than a sector.
+    device.set_len(12288).unwrap();
+    assert_eq!(transfer.ended(target, Ok(0)), None);
+    assert_eq!(asked(&transfer, target), ('r', 8192, 8192));
+    device.set_len(16384).unwrap();
+    assert_eq!(transfer.ended(target, Ok(100)), None);
+    assert_eq!(asked(&transfer, target), ('r', 8192, 8192));
+    assert_eq!(transfer.ended(target, Ok(0)), Some(Err(Errno::IO)), "it has not grown again");
+    drop(transfer);
+    assert!(frames.iter().all(|frame| arena.unpin(*frame)), "the bio has let go");
 }
 
 #[test]
