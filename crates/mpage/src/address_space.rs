@@ -476,6 +476,12 @@ impl Drop for AddressSpace {
     /// The last reference is gone: no open, no dirty page, no write in flight is left to hold one.
     fn drop(&mut self) {
         self.core.mappings.forget(self.id);
+        let size = self.size();
+        let get_block = self.ops.get_block.as_ref().filter(|map| map.size_differs(size));
+        if let Some(Err(error)) = get_block.map(|map| map.set_size(size)) {
+            // No open is left to tell, and nobody will try again.
+            tracing::error!(%error, "a file is closed whose size could not be set");
+        }
         let mut state = self.state.lock();
         assert!(state.dirty == 0, "a dirty mapping is kept alive by its cache");
         while let Some((index, id)) = state.tree.next(0..u64::MAX, Mark::Present) {

@@ -184,13 +184,15 @@ pub trait GetBlock: Send + Sync {
     }
 
     /// True when the end of the device itself is the end of the file, and is elsewhere than at
-    /// `size_bytes` now. A sync sets it then.
+    /// `size_bytes` now. A sync sets it then, and so does the end of the mapping, when nothing is
+    /// dirty or in flight any more.
     fn size_differs(&self, _size_bytes: u64) -> bool {
         false
     }
 
     /// Sets the end of the device to `size_bytes`, the size of the file. No write behind it is in
-    /// flight, and none begins meanwhile; the file does not grow. May wait.
+    /// flight, and none begins meanwhile; the file does not grow. May wait, but for no I/O of the
+    /// device: at the end of a mapping it may be called on the device's thread.
     fn set_size(&self, _size_bytes: u64) -> Result<()> {
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! The block map of a file that is its own device: file block n is device block n.
 //!
 //! A disk image, a block device, or a regular file over itself. A regular file's last block is
-//! written whole; its exact size is set before a sync returns. A crash in between leaves zeros
-//! beyond the end.
+//! written whole; its exact size is set before a sync returns, and when the mapping goes away. A
+//! crash in between leaves zeros beyond the end.
 
 use std::ops::Range;
 use std::sync::Arc;

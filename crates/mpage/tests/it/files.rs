@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mpage::units::{BlockSize, FILE_SIZE_MAX};
-use mpage::{CachedFile, Error, ErrorKind, Identity, OpenOptions, Operations, Options, PageCache};
+use mpage::{
+    CachedFile, Error, ErrorKind, Identity, OpenOptions, Operations, Options, PageCache, RangeSteps,
+};
 use mpage_block::Errno;
 use tempfile::TempDir;
 
@@ -126,6 +128,40 @@ fn opens_of_one_file_share_its_pages() {
     assert_eq!(content_of(&folder.open("data")), b"SHared");
     folder.cache.sync().unwrap();
     assert_eq!(fs::read(folder.path("link")).unwrap(), b"SHared");
+}
+
+/// The size a file has when it is closed is the host's, though nobody synced it and no page of it
+/// is dirty: pages are written in whole blocks.
+///
+/// Seen to fail: without telling the block map of the size in the mapping's drop.
+#[test]
+fn a_file_closed_without_a_sync_has_its_exact_size() {
+    let folder = Folder::new();
+    let size = |name: &str| {
+        // It is opened when the cache that had it has closed it.
+        let other = PageCache::new(&options()).unwrap();
+        let size = other.open(folder.path(name), &OpenOptions::default()).unwrap().size();
+        assert_eq!(size, fs::metadata(folder.path(name)).unwrap().len());
+        size
+    };
+    let grown = folder.open("grown");
+    grown.set_len(70_001).unwrap();
+    drop(grown);
+    assert_eq!(size("grown"), 70_001);
+
+    let written = folder.open("written");
+    written.write_all_at(&pattern(1, 0, 70_001), 0).unwrap();
+    let steps = RangeSteps { wait_before: true, write: true, wait_after: true };
+    written.sync_file_range(0..u64::MAX, steps).unwrap();
+    drop(written);
+    assert_eq!(size("written"), 70_001);
+
+    let cut = folder.open("written");
+    cut.set_len(8000).unwrap();
+    cut.sync_file_range(0..u64::MAX, steps).unwrap();
+    drop(cut);
+    assert_eq!(size("written"), 8000);
+    assert!(fs::read(folder.path("written")).unwrap() == pattern(1, 0, 8000));
 }
 
 /// An image that another cache has is refused, with who has it and what to do.
