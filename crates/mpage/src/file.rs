@@ -146,7 +146,8 @@ impl CachedFile {
     ///
     /// As [`write_at`](Self::write_at); how much was written before is not told.
     pub fn write_all_at(&self, from: &[u8], offset: u64) -> Result<()> {
-        let mut done = 0;
+        // Once for no bytes too: whether they could be written is told.
+        let mut done = self.write_at(from, offset)?;
         while done < from.len() {
             done += self.write_at(&from[done..], offset + done as u64)?;
         }

@@ -189,8 +189,11 @@ fn a_file_opened_for_reading_cannot_be_changed() {
     assert!(content_of(&file) == pattern(1, 0, 5000));
     for refused in [
         file.write_at(b"x", 0).map(|_| ()),
+        file.write_at(b"", 0).map(|_| ()),
         file.write_all_at(b"x", 0),
+        file.write_all_at(b"", 0),
         file.write_through_at(b"x", 0, true),
+        file.write_through_at(b"", 0, true),
         file.write_direct_at(&[0; 4096], 0),
         file.set_len(10),
         file.punch_hole(0..4096),
