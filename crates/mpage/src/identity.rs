@@ -144,6 +144,12 @@ impl GetBlock for Identity {
 
     fn span_at(&self, first: FileBlock) -> Result<(Range<FileBlock>, bool)> {
         let size = self.block_size;
+        if self.size == Size::Follows
+            && size.start_of(first) >= self.device_end.load(Ordering::SeqCst)
+        {
+            // The device knows nothing of what the file was grown by since the last sync.
+            return Ok((first..size.block_of(FILE_SIZE_MAX), true));
+        }
         let span = self.device.span_at(size.start_of(first));
         let span = span.map_err(|errno| failed("find data", errno))?;
         // A block with data in a part of it has data.

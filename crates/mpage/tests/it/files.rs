@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use mpage::units::{BlockSize, FILE_SIZE_MAX};
 use mpage::{
-    CachedFile, Error, ErrorKind, Identity, OpenOptions, Operations, Options, PageCache, RangeSteps,
+    CachedFile, Error, ErrorKind, Identity, OpenOptions, Operations, Options, PageCache,
+    RangeSteps, Span,
 };
 use mpage_block::Errno;
 use tempfile::TempDir;
@@ -162,6 +163,27 @@ fn a_file_closed_without_a_sync_has_its_exact_size() {
     drop(cut);
     assert_eq!(size("written"), 8000);
     assert!(fs::read(folder.path("written")).unwrap() == pattern(1, 0, 8000));
+}
+
+/// What a file was grown by and nobody wrote is one hole, before a sync as after it.
+///
+/// Seen to fail: with the device asked behind its end, as data in spans of a block.
+#[test]
+fn what_a_file_was_grown_by_is_one_hole() {
+    let folder = Folder::new();
+    let file = folder.open("data");
+    file.write_all_at(&pattern(1, 0, 8192), 0).unwrap();
+    file.fsync().unwrap();
+    file.set_len(1 << 30).unwrap();
+    for _ in 0..2 {
+        let hole = Span { bytes: 8192..1 << 30, hole: true };
+        assert_eq!(file.span_at(8192).unwrap(), hole);
+        assert!(!file.span_at(0).unwrap().hole);
+        file.fsync().unwrap();
+    }
+    file.write_all_at(b"data", 1 << 20).unwrap();
+    assert_eq!(file.span_at(8192).unwrap(), Span { bytes: 8192..1 << 20, hole: true });
+    assert!(!file.span_at(1 << 20).unwrap().hole);
 }
 
 /// An image that another cache has is refused, with who has it and what to do.
