@@ -98,6 +98,15 @@ impl FileDevice {
         self.target.len()
     }
 
+    /// The largest size the file can have, in bytes: its file system's word.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub fn len_max(&self) -> Result<u64, Errno> {
+        self.target.len_max()
+    }
+
     /// Whether it has no bytes.
     ///
     /// # Errors
@@ -163,6 +172,24 @@ impl Target {
             Some(capacity) => Ok(capacity),
             None => Ok(u64::try_from(fstat(&self.fd)?.st_size).expect("a size is not negative")),
         }
+    }
+
+    /// A file system says what it has no offset for to a seek, and to nothing else. The place in
+    /// the file that a seek moves is used by nobody.
+    fn len_max(&self) -> Result<u64, Errno> {
+        if let Some(capacity) = self.limits.capacity {
+            return Ok(capacity);
+        }
+        let (mut fits, mut refused) = (0, 1 << 63);
+        while refused - fits > 1 {
+            let middle = fits + (refused - fits) / 2;
+            match seek(&self.fd, SeekFrom::Start(middle)) {
+                Ok(_) => fits = middle,
+                Err(Errno::INVAL | Errno::FBIG | Errno::OVERFLOW) => refused = middle,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(fits)
     }
 
     fn span_at(&self, offset: u64) -> Result<Span, Errno> {

@@ -42,7 +42,8 @@ use crate::page::{
 use crate::page_tree::{Mark, Marks, NoNodes, PageTree, TreeReader};
 use crate::turn::Turn;
 use crate::units::{
-    BlockSize, FileBlock, PageIndex, SECTOR_SIZE, SectorMask, pages_touched, part_in_page,
+    BlockSize, FILE_SIZE_MAX, FileBlock, PageIndex, SECTOR_SIZE, SectorMask, pages_touched,
+    part_in_page,
 };
 use crate::writepage::WritePage;
 use crate::zeroed::Zeroed;
@@ -63,6 +64,7 @@ pub struct AddressSpace {
     ops: Operations,
     pages: TreeReader,
     size: AtomicU64,
+    size_max: u64,
     state: Mutex<State>,
     /// Notified when a write left the table, and when a removal ended.
     changed: Event,
@@ -233,6 +235,7 @@ impl AddressSpace {
     ) -> Arc<AddressSpace> {
         let tree = PageTree::new(Arc::clone(&core.nodes));
         let id = core.next_id();
+        let size_max = ops.get_block.as_ref().map_or(FILE_SIZE_MAX, |map| map.size_max());
         Arc::new_cyclic(|this| {
             core.mappings.add(id, this);
             AddressSpace {
@@ -244,6 +247,7 @@ impl AddressSpace {
                 ops,
                 pages: tree.reader(),
                 size: AtomicU64::new(size),
+                size_max: size_max.min(FILE_SIZE_MAX),
                 state: Mutex::new(State {
                     tree,
                     in_flight: Vec::new(),
@@ -295,6 +299,11 @@ impl AddressSpace {
     /// A shared reference to the mapping, for a completion to keep.
     pub(crate) fn arc(&self) -> Arc<AddressSpace> {
         self.this.upgrade().expect("a method runs on a mapping that lives")
+    }
+
+    /// The largest size the file can have, in bytes.
+    pub(crate) fn size_max(&self) -> u64 {
+        self.size_max
     }
 
     /// The file's size in bytes.

@@ -216,7 +216,7 @@ impl CachedFile {
     pub fn write_through_at(&self, from: &[u8], offset: u64, durable: bool) -> Result<()> {
         let removals = self.space.removals_begun();
         self.write_all_at(from, offset)?;
-        let range = checked_range(offset, from.len() as u64, "write through")?;
+        let range = checked_range(&self.space, offset, from.len() as u64, "write through")?;
         fsync::write_through(&self.space, &range, durable, removals)
     }
 
@@ -368,7 +368,7 @@ impl CachedFile {
     pub fn write_direct_at(&self, from: &[u8], offset: u64) -> Result<()> {
         self.check_writable("write direct")?;
         self.check_aligned(offset, from.len(), "write direct")?;
-        let range = checked_range(offset, from.len() as u64, "write direct")?;
+        let range = checked_range(&self.space, offset, from.len() as u64, "write direct")?;
         if range.is_empty() {
             return Ok(());
         }

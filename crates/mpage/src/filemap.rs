@@ -11,14 +11,20 @@ use crate::page::{COPYING, FILLING, FROZEN, SHARED};
 use crate::readahead::{Readahead, read_page, zero_unread};
 use crate::reclaim::{drop_cold, get_page, get_page_now, make_room};
 use crate::throttle::{balance_dirty_pages, must_wait_to_dirty};
-use crate::units::{FILE_SIZE_MAX, FileBlock, PageIndex, SectorMask, part_in_page};
+use crate::units::{FileBlock, PageIndex, SectorMask, part_in_page};
 
-/// Bytes `offset..offset + len`, if a file can have them.
-pub(crate) fn checked_range(offset: u64, len: u64, op: &'static str) -> Result<Range<u64>> {
+/// Bytes `offset..offset + len`, if the file can have them.
+pub(crate) fn checked_range(
+    space: &AddressSpace,
+    offset: u64,
+    len: u64,
+    op: &'static str,
+) -> Result<Range<u64>> {
+    let size_max = space.size_max();
     match offset.checked_add(len) {
-        Some(end) if end <= FILE_SIZE_MAX => Ok(offset..end),
+        Some(end) if end <= size_max => Ok(offset..end),
         _ => Err(Error::new(ErrorKind::TooLarge, op)
-            .because(format!("a file ends at {FILE_SIZE_MAX} bytes at most"))),
+            .because(format!("the file ends at {size_max} bytes at most"))),
     }
 }
 
@@ -101,7 +107,7 @@ fn bytes(n: u64) -> usize {
 /// `TooLarge` beyond the largest file; those of reserving room or reading. Bytes written before the
 /// error stay written: the count is returned if it is not zero.
 pub(crate) fn write(space: &AddressSpace, offset: u64, from: &[u8]) -> Result<usize> {
-    let range = checked_range(offset, from.len() as u64, "write")?;
+    let range = checked_range(space, offset, from.len() as u64, "write")?;
     let mut at = range.start;
     while at < range.end {
         let index = PageIndex::of(at);
@@ -127,7 +133,7 @@ pub(crate) fn write(space: &AddressSpace, offset: u64, from: &[u8]) -> Result<us
 ///
 /// As [`write`].
 pub(crate) fn try_write(space: &AddressSpace, offset: u64, from: &[u8]) -> Result<usize> {
-    let range = checked_range(offset, from.len() as u64, "write")?;
+    let range = checked_range(space, offset, from.len() as u64, "write")?;
     let mut at = range.start;
     while at < range.end {
         let index = PageIndex::of(at);

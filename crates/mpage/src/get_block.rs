@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::units::{DeviceBlock, FileBlock};
+use crate::units::{DeviceBlock, FILE_SIZE_MAX, FileBlock};
 
 /// What the answer will be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,6 +181,12 @@ pub trait GetBlock: Send + Sync {
     /// size never comes last. True when the device must be flushed for what was written. May wait.
     fn sync(&self, _kind: SyncKind, _size_bytes: &dyn Fn() -> u64) -> Result<bool> {
         Ok(false)
+    }
+
+    /// The largest size of the file, in bytes: a write or truncate behind it is `TooLarge`. Asked
+    /// once, by the new mapping.
+    fn size_max(&self) -> u64 {
+        FILE_SIZE_MAX
     }
 
     /// True when the end of the device itself is the end of the file, and is elsewhere than at

@@ -24,6 +24,7 @@ pub struct Identity {
     /// Where it may end at most: with the blocks of writes that failed, or are not over. Bytes.
     may_end: AtomicU64,
     size: Size,
+    size_max: u64,
 }
 
 /// What becomes of the device's size.
@@ -59,7 +60,16 @@ impl Identity {
         size: Size,
     ) -> Identity {
         let (device_end, may_end) = (AtomicU64::new(bytes), AtomicU64::new(bytes));
-        Identity { device, block_size, device_end, may_end, size }
+        Identity { device, block_size, device_end, may_end, size, size_max: FILE_SIZE_MAX }
+    }
+
+    /// The same map, of a file that has `bytes` at most: else what is behind them is refused by
+    /// the device only when it is written back.
+    #[must_use]
+    pub fn up_to(mut self, bytes: u64) -> Identity {
+        // The last block is written whole.
+        self.size_max = self.block_size.start_of(self.block_size.block_of(bytes));
+        self
     }
 
     fn set_len(&self, bytes: u64) -> Result<()> {
@@ -174,5 +184,9 @@ impl GetBlock for Identity {
 
     fn set_size(&self, size_bytes: u64) -> Result<()> {
         self.set_len(size_bytes)
+    }
+
+    fn size_max(&self) -> u64 {
+        self.size_max
     }
 }

@@ -33,7 +33,7 @@ use crate::write_and_wait::{flush_mapping, write_and_wait};
 /// `TooLarge`, and those of reading the last block, which is to be zeroed beyond the end: nothing
 /// is changed then. Those of the block map: the size is set.
 pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
-    if size > FILE_SIZE_MAX {
+    if size > space.size_max() {
         return Err(Error::new(ErrorKind::TooLarge, "truncate"));
     }
     while size >= space.size() {

@@ -90,6 +90,7 @@ impl PageCache {
         let size = opened.len().map_err(|errno| Error::new(ErrorKind::Device(errno), "open"))?;
         let fixed = opened.limits().capacity.is_some();
         let failed = |errno| Error::new(ErrorKind::Device(errno), "open");
+        let size_max = opened.len_max().map_err(failed)?;
         let key = opened.identity().map_err(failed)?;
         let device: Arc<dyn BlockDevice> = Arc::new(opened);
         let block_size = BlockSize::new(device.limits().alignment).ok_or_else(|| {
@@ -102,7 +103,7 @@ impl PageCache {
         let map = match fixed {
             true => Identity::new(Arc::clone(&device), block_size),
             false if options.image => Identity::image(Arc::clone(&device), block_size, size),
-            false => Identity::resizable(Arc::clone(&device), block_size, size),
+            false => Identity::resizable(Arc::clone(&device), block_size, size).up_to(size_max),
         };
         let ops = Operations { get_block: Some(Arc::new(map)), ..Operations::default() };
         let (dev, flusher) = self.start_flusher(device)?;

@@ -344,6 +344,38 @@ fn the_largest_offsets_work_or_are_refused() {
     file.fsync().unwrap();
 }
 
+/// What the file system has no offset for is refused by the write or truncate, and not by each sync
+/// ever after. What it has an offset for works.
+///
+/// Seen to fail: with mpage's own largest size for every file: the write succeeded.
+#[test]
+fn what_the_file_system_has_no_offset_for_is_refused_at_once() {
+    let folder = Folder::new();
+    let file = folder.open("data");
+    let host = fs::File::open(folder.path("data")).unwrap();
+    let has_offset = |at: u64| rustix::fs::seek(&host, rustix::fs::SeekFrom::Start(at)).is_ok();
+    let (mut most, mut refused) = (0, FILE_SIZE_MAX + 1);
+    while refused - most > 4096 {
+        let middle = (most + (refused - most) / 2) / 4096 * 4096;
+        match has_offset(middle) {
+            true => most = middle,
+            false => refused = middle,
+        }
+    }
+    assert_eq!(file.set_len(most + 4096).unwrap_err().kind, ErrorKind::TooLarge);
+    assert_eq!(file.write_at(b"far", most + 4096).unwrap_err().kind, ErrorKind::TooLarge);
+    assert_eq!(file.write_at(&[1; 8192], most - 4096).unwrap_err().kind, ErrorKind::TooLarge);
+    assert_eq!(file.size(), 0);
+    file.fsync().unwrap();
+    file.write_all_at(b"the end", most - 4096).unwrap();
+    file.fsync().unwrap();
+    assert_eq!(fs::metadata(folder.path("data")).unwrap().len(), most - 4096 + 7);
+    file.set_len(most).unwrap();
+    file.fsync().unwrap();
+    file.set_len(0).unwrap();
+    file.fsync().unwrap();
+}
+
 /// Options that make no cache are refused in words, and never by a panic.
 #[test]
 fn options_that_make_no_cache_are_refused() {
