@@ -58,7 +58,7 @@ impl Default for OpenOptions {
 
 impl PageCache {
     /// Opens a regular file or block device through the cache. Opens of one file share its pages,
-    /// and what the first of them opened below: while all are for reading only, none is for writing.
+    /// and what the first opened below: while that is for reading only, none opens it for writing.
     ///
     /// # Errors
     ///

@@ -165,6 +165,24 @@ fn a_file_closed_without_a_sync_has_its_exact_size() {
     assert!(fs::read(folder.path("written")).unwrap() == pattern(1, 0, 8000));
 }
 
+/// A file that is zeroed up to its end, whose last block the device zeroes whole, does not grow.
+///
+/// Seen to fail: with the device's end left where it was noted before.
+#[test]
+fn a_file_zeroed_to_its_end_keeps_its_exact_size_on_the_host() {
+    let folder = Folder::new();
+    let file = folder.open("data");
+    file.write_all_at(&pattern(1, 0, 8999), 0).unwrap();
+    file.fsync().unwrap();
+    for (range, left) in [(4097..100_000, 4097), (0..8999, 0)] {
+        file.zero_range(range).unwrap();
+        file.fsync().unwrap();
+        let mut expected = pattern(1, 0, 8999);
+        expected[left..].fill(0);
+        assert!(fs::read(folder.path("data")).unwrap() == expected, "{left}");
+    }
+}
+
 /// What a file was grown by and nobody wrote is one hole, before a sync as after it.
 ///
 /// Seen to fail: with the device asked behind its end, as data in spans of a block.
