@@ -402,6 +402,8 @@ pub(crate) fn invalidate_strict(space: &AddressSpace, range: &Range<u64>) -> Res
     let mut busy = Vec::new();
     while let Some(pin) = space.next_marked(pages.clone(), Mark::Present) {
         pages.start = pin.index().0 + 1;
+        // A read in flight is nobody's use of the page: it may be readahead that nobody asked for.
+        pin.wait_until(&may_wait, |word| word.has(FROZEN) || !word.has(FILLING));
         let page = pin.lock(&may_wait);
         let index = page.index();
         if !space.detach_if_clean(&page) {

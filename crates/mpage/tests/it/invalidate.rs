@@ -1,12 +1,12 @@
 //! Dropping cached pages on request: statement 90.
 
 use mpage::units::PageIndex;
-use mpage::{ErrorKind, SetCounts};
+use mpage::{Advice, ErrorKind, SetCounts};
 use mpage_block::wrap::Times;
 use mpage_block::{BioOp, Errno};
 
 use crate::rig::pattern;
-use crate::stack::{pages, spawn, still_waits};
+use crate::stack::{Files, pages, spawn, still_waits};
 use crate::table::TableRig;
 
 /// A file of eight pages, durable, with page 1 dirty, page 2 in flight, page 3 pinned.
@@ -112,4 +112,29 @@ fn strict_invalidation_makes_pages_durable_before_it_drops_them() {
     rig.file.invalidate_strict(0..2 * 4096).unwrap();
     assert_eq!(rig.mapping().set_counts(), SetCounts::default());
     assert!(rig.content() == pattern(1, 0, 2 * 4096));
+}
+
+/// Dropping pages waits for reads of them that are in flight, which may be readahead that nobody
+/// asked for, and does not call them busy.
+///
+/// Seen to fail: without waiting for the read, with EBUSY.
+#[test]
+fn a_page_that_is_being_read_is_waited_for_and_not_called_busy() {
+    let files = Files::new();
+    let (file, _) = files.file(0, 1 << 20);
+    for direct in [false, true] {
+        files.stack.hold(BioOp::Read);
+        file.advise(0..16384, Advice::WillNeed).unwrap();
+        let other = file.clone();
+        let dropping = spawn(move || match direct {
+            true => other.write_direct_at(&[7; 16384], 0),
+            false => other.invalidate_strict(0..16384),
+        });
+        still_waits(&dropping);
+        files.stack.let_go();
+        dropping.join().unwrap().unwrap();
+    }
+    let mut bytes = [0; 16384];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 16384);
+    assert!(bytes == [7; 16384]);
 }
