@@ -8,7 +8,7 @@ use crate::command::{PATIENCE, cargo, run, run_tests, within};
 use crate::failure::Failure;
 use crate::sanitize::{self, Scope};
 use crate::schedules::{self, Search};
-use crate::{clients, contract, sim, tidy, tools};
+use crate::{clients, contract, mutants, sim, tidy, tools};
 
 /// A check with a name.
 struct Step {
@@ -25,6 +25,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", run: tidy::run },
     Step { name: "contract", run: contract::run },
     Step { name: "schedules", run: || schedules::run(Search::Short) },
+    Step { name: "mutants", run: mutants::check_all },
     Step { name: "sim", run: sim::run_short },
     Step { name: "sanitize", run: || sanitize::run(Scope::Unsafe) },
     Step { name: "tools", run: tools::install },

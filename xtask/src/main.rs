@@ -9,6 +9,7 @@ mod command;
 mod contract;
 mod failure;
 mod function;
+mod mutants;
 mod path;
 mod sanitize;
 mod schedules;
@@ -58,6 +59,11 @@ const TASKS: &[Task] = &[
         name: "sim",
         help: "[--programs N] [--from SEED], or --seed SEED: random programs on the engine",
         run: sim::run_task,
+    },
+    Task {
+        name: "mutants",
+        help: "[--check] [--programs N] [NAME..] plant bugs and see each caught",
+        run: mutants::run,
     },
     Task {
         name: "sanitize",

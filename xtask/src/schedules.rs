@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use crate::command::{PATIENCE, cargo, run_tests, within};
+use crate::command::{PATIENCE, run_tests, within};
 use crate::failure::Failure;
-use crate::workspace::target;
+use crate::workspace::Site;
 
 /// Tells the tests how many random orders to try, each.
 const VARIABLE: &str = "MPAGE_SCHEDULES";
@@ -20,7 +20,7 @@ pub(crate) enum Search {
 
 impl Search {
     /// Random orders of each test.
-    fn random_orders(self) -> u64 {
+    pub(crate) fn random_orders(self) -> u64 {
         match self {
             Search::Short => 2000,
             Search::Long => 60_000,
@@ -42,30 +42,28 @@ pub(crate) fn run(search: Search) -> Result<(), Failure> {
         Err(_) => search.random_orders(),
     };
     for package in ["mpage-mem", "mpage"] {
-        let mut test = world("loom", package, count);
+        let mut test = world("loom", package, count, &Site::own());
         if search == Search::Short {
             let _test = test.env("LOOM_MAX_PREEMPTIONS", "2");
         }
         let passed = run_tests(&mut search.limited(test))?;
         println!("schedules: {passed} tests of {package} passed under loom");
     }
-    let passed = run_tests(&mut search.limited(world("shuttle", "mpage", count)))?;
+    let passed = run_tests(&mut search.limited(world("shuttle", "mpage", count, &Site::own())))?;
     let orders = passed * count;
     println!("schedules: {passed} tests of mpage passed under shuttle, {orders} orders at least");
     Ok(())
 }
 
-/// The tests of `package` whose names hold the checker's, built with its locks in a folder of its
-/// own.
-fn world(checker: &str, package: &str, count: u64) -> Command {
-    let folder = target().join(checker);
-    let mut command = cargo(["test", "--package", package, "--lib", "--release"]);
+/// The tests of `package` of the tree at `site` whose names hold the checker's, built with its locks
+/// in a folder of its own, and trying `count` random orders each.
+pub(crate) fn world(checker: &str, package: &str, count: u64, site: &Site) -> Command {
+    let words = ["test", "--package", package, "--lib", "--release"];
+    let mut command = site.cargo(&words, checker);
     if checker == "shuttle" {
         let _command = command.arg("--tests");
     }
     let _command = command
-        .arg("--target-dir")
-        .arg(folder)
         .arg(checker)
         .env("RUSTFLAGS", format!("--cfg mpage_{checker}"))
         .env(VARIABLE, count.to_string());

@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use mpage_locks::clock;
 
-use crate::command::{cargo, line, output, program, run};
+use crate::command::{line, output, program, run, within};
 use crate::failure::Failure;
-use crate::workspace::{root, target};
+use crate::workspace::Site;
 
 /// Programs of the run that each change has to pass.
 const SHORT: u64 = 6_000;
@@ -36,11 +36,10 @@ pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
             _ => return Err(usage()),
         }
     }
-    let tree = root();
-    let binary = build(&tree)?;
+    let binary = build(&Site::own())?;
     match seed {
         Some(seed) => run(&mut program(&word(&binary), ["--seed", &seed.to_string()])),
-        None => many(&binary, programs, from.map_or_else(fresh_seed, Ok)?),
+        None => many(&binary, programs, from.map_or_else(fresh_seed, Ok)?, None),
     }
 }
 
@@ -50,9 +49,9 @@ pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
 ///
 /// As [`run_task`].
 pub(crate) fn run_short() -> Result<(), Failure> {
-    let (binary, seed) = (build(&root())?, fresh_seed()?);
+    let (binary, seed) = (build(&Site::own())?, fresh_seed()?);
     repeat(&binary, seed)?;
-    many(&binary, SHORT, seed)
+    many(&binary, SHORT, seed, None)
 }
 
 /// Runs some programs twice: the same seeds must be the same runs.
@@ -70,22 +69,25 @@ fn usage() -> Failure {
     Failure::new("cargo xtask sim [--programs N] [--from SEED] or --seed SEED")
 }
 
-/// Builds the simulator of the workspace `tree` under the schedule checker's locks.
+/// Builds the simulator of the workspace at `site` under the schedule checker's locks.
 ///
 /// # Errors
 ///
 /// Those of the build.
-pub(crate) fn build(tree: &Path) -> Result<PathBuf, Failure> {
-    let folder = target().join("shuttle");
-    let mut command = cargo(["build", "--quiet", "--release", "--package", "mpage-sim"]);
-    let _command = command.arg("--target-dir").arg(&folder).current_dir(tree);
+pub(crate) fn build(site: &Site) -> Result<PathBuf, Failure> {
+    let words = ["build", "--quiet", "--release", "--package", "mpage-sim"];
+    let mut command = site.cargo(&words, "shuttle");
     let _command = command.env("RUSTFLAGS", "--cfg mpage_shuttle");
-    run(&mut command)?;
-    Ok(folder.join("release/mpage-sim"))
+    let _warnings = output(&mut command)?;
+    Ok(site.target.join("shuttle/release/mpage-sim"))
 }
 
 /// A number that no run had before.
-fn fresh_seed() -> Result<u64, Failure> {
+///
+/// # Errors
+///
+/// Those of reading it.
+pub(crate) fn fresh_seed() -> Result<u64, Failure> {
     let mut bytes = [0; 4];
     let source = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     source.map_err(|error| Failure::at("/dev/urandom", &error))?;
@@ -96,12 +98,17 @@ fn word(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Runs `programs` programs from seed `from` on, a share on each processor.
+/// Runs `programs` programs from seed `from` on, a share on each processor, for so many `minutes`.
 ///
 /// # Errors
 ///
-/// The first that failed.
-pub(crate) fn many(binary: &Path, programs: u64, from: u64) -> Result<(), Failure> {
+/// One that failed, or the time that ran out.
+pub(crate) fn many(
+    binary: &Path,
+    programs: u64,
+    from: u64,
+    minutes: Option<u32>,
+) -> Result<(), Failure> {
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     println!("sim: {programs} programs from seed {from} on, by {workers} processes");
     let start_ns = clock::now_ns();
@@ -112,6 +119,11 @@ pub(crate) fn many(binary: &Path, programs: u64, from: u64) -> Result<(), Failur
         let [from, count, step] = &numbers;
         let words = ["--from", from, "--count", count, "--step", step];
         let mut command = program(&word(binary), words);
+        if let Some(minutes) = minutes {
+            // What a schedule checker says of how to go on is not for a run that may fail.
+            command = within(minutes, &command);
+            let _command = command.stderr(Stdio::null());
+        }
         let child = command.stdout(Stdio::piped()).spawn();
         children.push((child.map_err(|error| Failure::at(&line(&command), &error))?, command));
     }
@@ -129,16 +141,21 @@ pub(crate) fn many(binary: &Path, programs: u64, from: u64) -> Result<(), Failur
     failed.map_or(Ok(()), Err)
 }
 
-/// Waits for a share, and returns its last line.
+/// Waits for a share, and returns its last line, or the one that names the seed that failed.
 fn ended(mut child: Child, command: &Command) -> Result<String, Failure> {
     let failed = |error| Failure::at(&line(command), &error);
     let output = child.stdout.take().expect("the output was asked for as a pipe");
-    let mut last = String::new();
+    let mut told = String::new();
     for text in BufReader::new(output).lines() {
-        last = text.map_err(failed)?;
+        let text = text.map_err(failed)?;
+        if !told.starts_with("failed: ") {
+            told = text;
+        }
     }
-    match child.wait().map_err(failed)?.success() {
-        true => Ok(last),
-        false => Err(Failure::new(format!("{last}\nrun cargo xtask sim --seed with its seed"))),
+    let status = child.wait().map_err(failed)?;
+    match status.success() {
+        true => Ok(told),
+        false if told.is_empty() => Err(Failure::new(format!("{status}: {}", line(command)))),
+        false => Err(Failure::new(format!("{told}\nrun cargo xtask sim --seed with its seed"))),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use crate::command::cargo;
 use crate::failure::Failure;
 use crate::source::Source;
 
@@ -37,6 +39,33 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn target() -> PathBuf {
     let chosen = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     root().join(chosen.unwrap_or_else(|| PathBuf::from("target")))
+}
+
+/// A tree, and the folder that holds what cargo builds of it.
+pub(crate) struct Site {
+    pub(crate) tree: PathBuf,
+    pub(crate) target: PathBuf,
+    /// It is built again and again with small changes: that is to be quick.
+    pub(crate) changes: bool,
+}
+
+impl Site {
+    /// The workspace's own.
+    pub(crate) fn own() -> Site {
+        Site { tree: root(), target: target(), changes: false }
+    }
+
+    /// A call of cargo in the tree, which builds in `folder` of the target folder.
+    pub(crate) fn cargo(&self, words: &[&str], folder: &str) -> Command {
+        let mut command = cargo(words);
+        let _command = command.arg("--target-dir").arg(self.target.join(folder));
+        let _command = command.current_dir(&self.tree);
+        if self.changes {
+            let _command = command.env("CARGO_INCREMENTAL", "1");
+            let _command = command.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        }
+        command
+    }
 }
 
 impl Workspace {

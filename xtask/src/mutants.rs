@@ -1,0 +1,162 @@
+//! Planted bugs: each patch of `mutants/` breaks the engine in one way, and a checker has to see it.
+//!
+//! A patch begins with the words that say what it breaks. It is planted in a copy of the committed
+//! tree, in the target folder; nobody's own tree is touched.
+
+mod checkers;
+mod copy;
+
+use std::fs;
+use std::path::PathBuf;
+
+use mpage_locks::clock;
+
+use crate::failure::Failure;
+use crate::workspace::root;
+use checkers::{Caught, Checkers};
+use copy::Copy;
+
+/// Programs that the simulator runs on a mutant at most.
+const PROGRAMS: u64 = 40_000;
+
+/// A planted bug.
+struct Mutant {
+    name: String,
+    patch: PathBuf,
+}
+
+/// What was found out of a mutant.
+struct Verdict {
+    name: String,
+    caught: Option<Caught>,
+    seconds: f64,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (by, how) = match &self.caught {
+            Some(caught) => (caught.by, caught.how.as_str()),
+            None => ("NOT CAUGHT", ""),
+        };
+        write!(f, "{:<50} {by:<10} {:>4.0} s  {how}", self.name, self.seconds)
+    }
+}
+
+/// Runs the checkers on the mutants that are named, or on all; with `--check` only sees that each
+/// patch applies and compiles. The simulator runs `--programs N` programs on each at most.
+///
+/// # Errors
+///
+/// A mutant that nothing caught, or that does not apply or compile.
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
+    let (mut only_check, mut programs, mut names) = (false, PROGRAMS, Vec::new());
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--check" => only_check = true,
+            "--programs" => {
+                let count = arguments.next().and_then(|count| count.parse().ok());
+                programs = count.ok_or_else(|| Failure::new("--programs N"))?;
+            }
+            _ => names.push(argument.as_str()),
+        }
+    }
+    let mutants = mutants(&names)?;
+    if only_check { check(&mutants) } else { catch(&mutants, programs) }
+}
+
+/// Sees that each patch applies and compiles.
+///
+/// # Errors
+///
+/// The first that does not.
+pub(crate) fn check_all() -> Result<(), Failure> {
+    check(&mutants(&[])?)
+}
+
+/// The mutants of `mutants/` with one of `names`, or all if there are none; by name.
+fn mutants(names: &[&str]) -> Result<Vec<Mutant>, Failure> {
+    let folder = root().join("mutants");
+    let failed = |error: std::io::Error| Failure::at("mutants", &error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(failed)? {
+        let patch = entry.map_err(failed)?.path();
+        let file = patch.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(name) = file.strip_suffix(".patch") else {
+            return Err(Failure::new(format!("mutants/{file} is no patch")));
+        };
+        let text = fs::read_to_string(&patch).map_err(|error| Failure::at(&file, &error))?;
+        if !says_what_it_breaks(&text) {
+            return Err(Failure::new(format!("mutants/{file} does not say what it breaks")));
+        }
+        found.push(Mutant { name: name.to_owned(), patch });
+    }
+    if let Some(unknown) = names.iter().find(|name| found.iter().all(|one| one.name != **name)) {
+        return Err(Failure::new(format!("no mutant is called {unknown}")));
+    }
+    found.retain(|one| names.is_empty() || names.contains(&one.name.as_str()));
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// True when there are words before the first file of a patch.
+fn says_what_it_breaks(text: &str) -> bool {
+    text.split("diff --git").next().is_some_and(|words| words.trim().len() > 20)
+}
+
+fn check(mutants: &[Mutant]) -> Result<(), Failure> {
+    let copy = Copy::of_what_is_committed()?;
+    let checkers = Checkers::new(copy.site(), 0);
+    for mutant in mutants {
+        copy.plant(&mutant.patch)?;
+        let compiled = checkers.compile();
+        copy.restore()?;
+        compiled.map_err(|failure| Failure::new(format!("{}: {failure}", mutant.name)))?;
+    }
+    println!("{} mutants apply and compile", mutants.len());
+    Ok(())
+}
+
+fn catch(mutants: &[Mutant], programs: u64) -> Result<(), Failure> {
+    let copy = Copy::of_what_is_committed()?;
+    let mut checkers = Checkers::new(copy.site(), programs);
+    checkers.keep_sound()?;
+    let mut verdicts = Vec::new();
+    for mutant in mutants {
+        let start_ns = clock::now_ns();
+        copy.plant(&mutant.patch)?;
+        let caught = checkers.catch();
+        copy.restore()?;
+        let caught =
+            caught.map_err(|failure| Failure::new(format!("{}: {failure}", mutant.name)))?;
+        let seconds = (clock::now_ns() - start_ns) as f64 / 1e9;
+        let verdict = Verdict { name: mutant.name.clone(), caught, seconds };
+        println!("{verdict}");
+        verdicts.push(verdict);
+    }
+    println!("== all mutants");
+    verdicts.iter().for_each(|verdict| println!("{verdict}"));
+    let caught = verdicts.iter().filter(|verdict| verdict.caught.is_some()).count();
+    println!("{} mutants, {caught} caught", verdicts.len());
+    match caught == verdicts.len() {
+        true => Ok(()),
+        false => Err(Failure::new("a planted bug was not caught")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_without_words_is_noticed() {
+        assert!(says_what_it_breaks("Writes are lost when they end.\ndiff --git a/b b/b\n"));
+        assert!(!says_what_it_breaks("\ndiff --git a/b b/b\n--- a/b, which is a file\n"));
+    }
+
+    #[test]
+    fn a_name_that_no_mutant_has_is_a_failure() {
+        assert!(mutants(&["no-such-mutant"]).is_err());
+        assert!(mutants(&[]).is_ok_and(|all| !all.is_empty()));
+    }
+}

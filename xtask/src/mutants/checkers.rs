@@ -1,0 +1,152 @@
+//! The checkers that have to catch a planted bug, in the order that catches most soonest.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::command::{line, output, program, within};
+use crate::failure::Failure;
+use crate::schedules::{Search, world};
+use crate::sim;
+use crate::workspace::Site;
+
+/// Programs of the simulator's first round, and of the longest: each has twice those before.
+const ROUND: (u64, u64) = (250, 4_000);
+
+/// How long a round of the simulator, or a run of tests, may take, in minutes.
+const MINUTES: u32 = 6;
+
+/// Builds a tree with a bug in it, and looks for the bug.
+pub(super) struct Checkers<'a> {
+    site: &'a Site,
+    programs: u64,
+    /// The simulator on the engine without a bug.
+    sound: Option<PathBuf>,
+}
+
+/// Who caught a bug.
+pub(super) struct Caught {
+    pub(super) by: &'static str,
+    /// In which test, or after how many programs.
+    pub(super) how: String,
+}
+
+impl<'a> Checkers<'a> {
+    /// Those of the tree at `site`; the simulator runs at most `programs`.
+    pub(super) fn new(site: &'a Site, programs: u64) -> Checkers<'a> {
+        Checkers { site, programs, sound: None }
+    }
+
+    /// Keeps the simulator of the tree as it is now, without a bug: what fails there too was not
+    /// caught.
+    ///
+    /// # Errors
+    ///
+    /// Those of the build, and of the file system.
+    pub(super) fn keep_sound(&mut self) -> Result<(), Failure> {
+        let kept = self.site.target.join("mpage-sim-sound");
+        let copied = fs::copy(sim::build(self.site)?, &kept);
+        let _bytes = copied.map_err(|error| Failure::at(&kept.to_string_lossy(), &error))?;
+        self.sound = Some(kept);
+        Ok(())
+    }
+
+    /// Sees that the engine compiles.
+    ///
+    /// # Errors
+    ///
+    /// Those of the compiler.
+    pub(super) fn compile(&self) -> Result<(), Failure> {
+        output(&mut self.site.cargo(&["check", "--quiet", "--package", "mpage"], "")).map(drop)
+    }
+
+    /// The first checker that sees that something is wrong; `None` when all find the engine right.
+    ///
+    /// # Errors
+    ///
+    /// Of a tree that does not compile, or a checker that cannot be run.
+    pub(super) fn catch(&self) -> Result<Option<Caught>, Failure> {
+        if let Some(how) = self.simulate()? {
+            return Ok(Some(Caught { by: "sim", how }));
+        }
+        for checker in ["shuttle", "loom"] {
+            let count = Search::Short.random_orders();
+            let mut test = world(checker, "mpage", count, self.site);
+            let _test = test.env("LOOM_MAX_PREEMPTIONS", "2");
+            if let Some(how) = failed_test(test)? {
+                return Ok(Some(Caught { by: checker, how }));
+            }
+        }
+        let test = self.site.cargo(&["test", "--package", "mpage", "--test", "it"], "");
+        Ok(failed_test(test)?.map(|how| Caught { by: "test", how }))
+    }
+
+    fn simulate(&self) -> Result<Option<String>, Failure> {
+        let binary = sim::build(self.site)?;
+        let (mut round, longest) = ROUND;
+        let mut done = 0;
+        while done < self.programs {
+            let programs = round.min(self.programs - done);
+            let from = sim::fresh_seed()?;
+            if let Err(failure) = sim::many(&binary, programs, from, Some(MINUTES)) {
+                let failure = failure.to_string();
+                self.see_that_it_is_the_bug(&failure)?;
+                return Ok(Some(how_it_failed(done, &failure)));
+            }
+            done += programs;
+            round = (round * 2).min(longest);
+        }
+        Ok(None)
+    }
+
+    /// A program that fails on the engine without the bug too says nothing of the bug.
+    fn see_that_it_is_the_bug(&self, failure: &str) -> Result<(), Failure> {
+        let seed = failure.strip_prefix("failed: seed ").and_then(|rest| rest.split_once(','));
+        let (Some((seed, _)), Some(sound)) = (seed, &self.sound) else { return Ok(()) };
+        let words = ["--from", seed, "--count", "1"];
+        output(&mut program(&sound.to_string_lossy(), words)).map(drop)
+    }
+}
+
+/// In a line: after how many programs, and what was wrong. `done` had passed before the round.
+fn how_it_failed(done: u64, failure: &str) -> String {
+    let line = failure.lines().next().unwrap_or_default();
+    let told = line.strip_prefix("failed: ").and_then(|told| told.split_once(" programs: "));
+    let Some((place, wrong)) = told else { return format!("after {done} programs: {line}") };
+    let (seed, count) = place.split_once(", after ").unwrap_or((place, ""));
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let all = done + count.parse().unwrap_or(0) * workers + 1;
+    let short: String = wrong.chars().take(60).collect();
+    format!("{all} programs, {seed}: {short}")
+}
+
+/// The first test that fails, or does not end; `None` when all pass.
+fn failed_test(test: Command) -> Result<Option<String>, Failure> {
+    let mut test = within(MINUTES, &test);
+    let output = test.output().map_err(|error| Failure::at(&line(&test), &error))?;
+    if output.status.success() {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let named = |text: &str| {
+        let name = text.strip_prefix("test ")?;
+        name.strip_suffix(" ... FAILED")
+            .or(name.strip_suffix(" has been running for over 60 seconds"))
+            .map(str::to_owned)
+    };
+    let first = text.lines().find_map(named);
+    Ok(Some(first.unwrap_or_else(|| format!("{}", output.status))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_of_all_rounds_are_counted() {
+        let workers = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        let told = how_it_failed(250, "failed: seed 7, after 3 programs: lost\nmore");
+        assert_eq!(told, format!("{} programs, seed 7: lost", 251 + 3 * workers));
+        assert_eq!(how_it_failed(0, "exit status: 124"), "after 0 programs: exit status: 124");
+    }
+}
