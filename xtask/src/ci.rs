@@ -24,7 +24,7 @@ const STEPS: &[Step] = &[
     Step { name: "test in least memory", run: || test(&test_in_least_memory()) },
     Step { name: "tidy", run: tidy::run },
     Step { name: "contract", run: contract::run },
-    Step { name: "schedules", run: || schedules::run(Search::Short) },
+    Step { name: "schedules", run: || schedules::run(Search::Short, None) },
     Step { name: "mutants", run: mutants::check_all },
     Step { name: "sim", run: sim::run_short },
     Step { name: "sanitize", run: || sanitize::run(Scope::Unsafe) },

@@ -77,13 +77,23 @@ pub(crate) fn within(minutes: u32, command: &Command) -> Command {
 ///
 /// A call that ran no test at all is a failure: it would say that all is well of nothing.
 pub(crate) fn run_tests(command: &mut Command) -> Result<u64, Failure> {
+    run_tests_and(command, |_| {})
+}
+
+/// As [`run_tests`]; shows each line to `look` too.
+pub(crate) fn run_tests_and(
+    command: &mut Command,
+    mut look: impl FnMut(&str),
+) -> Result<u64, Failure> {
     let failed = |error| Failure::at("cargo test", &error);
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(failed)?;
     let output = child.stdout.take().expect("the output was asked for as a pipe");
     let mut passed = 0;
     for text in BufReader::new(output).split(b'\n') {
         let text = text.map_err(failed)?;
-        passed += passed_tests(&String::from_utf8_lossy(&text));
+        let told = String::from_utf8_lossy(&text);
+        passed += passed_tests(&told);
+        look(&told);
         let printed = std::io::stdout().write_all(&[text.as_slice(), b"\n"].concat());
         printed.map_err(failed)?;
     }

@@ -23,7 +23,6 @@ use std::process::ExitCode;
 
 use crate::failure::Failure;
 use crate::sanitize::Scope;
-use crate::schedules::Search;
 
 /// One thing that xtask does.
 struct Task {
@@ -50,10 +49,8 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "schedules",
-        help: "[--short] run the tests that try many orders of threads",
-        run: |arguments| {
-            schedules::run(if flag(arguments, "--short")? { Search::Short } else { Search::Long })
-        },
+        help: "[--short] [--count N] run the tests that try many orders of threads, N each",
+        run: schedules::run_task,
     },
     Task {
         name: "sim",

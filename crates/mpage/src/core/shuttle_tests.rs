@@ -55,4 +55,5 @@ fn shuttle_error_while_the_last_open_is_told_and_closes() {
         },
         schedules,
     );
+    println!("schedules: {schedules}");
 }

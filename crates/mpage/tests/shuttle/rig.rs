@@ -26,15 +26,17 @@ fn schedules() -> usize {
     asked.map_or(2000, |count| count.parse().expect("MPAGE_SCHEDULES is a number"))
 }
 
-/// Runs `body` under random schedules, and under some with few changes of who goes first.
+/// Runs `body` under random schedules, and under some with few changes of who goes first. Says how
+/// many, for `cargo xtask schedules` to add up.
 pub(crate) fn check(body: fn()) {
     let mut config = Config::new();
     config.silence_warnings = true;
     config.stack_size = 1 << 17;
     config.ungraceful_shutdown_config.immediately_return_on_panic = true;
     let few = schedules().div_ceil(2);
-    let _tried = Runner::new(RandomScheduler::new(few), config.clone()).run(body);
-    let _tried = Runner::new(PctScheduler::new(3, few), config).run(body);
+    let tried = Runner::new(RandomScheduler::new(few), config.clone()).run(body)
+        + Runner::new(PctScheduler::new(3, few), config).run(body);
+    println!("schedules: {tried}");
 }
 
 /// A number below `n`, of the schedule's choice.
