@@ -55,8 +55,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         match argument.as_str() {
             "--check" => only_check = true,
             "--programs" => {
-                let count = arguments.next().and_then(|count| count.parse().ok());
-                programs = count.ok_or_else(|| Failure::new("--programs N"))?;
+                let count = arguments.next().map(|count| count.parse());
+                let Some(Ok(count)) = count else { return Err(Failure::new("--programs N")) };
+                programs = count;
             }
             _ => names.push(argument.as_str()),
         }

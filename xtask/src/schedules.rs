@@ -112,8 +112,8 @@ fn orders(line: &str) -> u64 {
     line.strip_prefix(TRIED).map_or(0, |count| count.parse().unwrap_or(0))
 }
 
-/// The tests of `package` of the tree at `site` whose names hold the checker's, built with its locks
-/// in a folder of its own, and trying `count` random orders each.
+/// The tests of `package` of the tree at `site` whose names hold the checker's, built with its
+/// locks in a folder of its own, and trying `count` random orders each.
 pub(crate) fn world(checker: &str, package: &str, count: u64, site: &Site) -> Command {
     let words = ["test", "--package", package, "--lib", "--release"];
     let mut command = site.cargo(&words, checker);

@@ -5,11 +5,13 @@
 #![cfg(mpage_shuttle)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod age;
 mod data;
 mod errors;
 mod later;
 mod memory;
 mod pairs;
+mod readahead;
 mod removal;
 mod rig;
 mod sync;

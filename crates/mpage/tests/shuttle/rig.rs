@@ -76,6 +76,11 @@ impl Build {
     }
 
     pub(crate) fn rig(self) -> Rig {
+        self.rig_with(|options| options)
+    }
+
+    /// As [`rig`](Self::rig), with other options of the cache.
+    pub(crate) fn rig_with(self, change: impl FnOnce(Options) -> Options) -> Rig {
         let mut content = vec![0; usize::try_from(DEVICE_PAGES * PAGE).unwrap()];
         for page in 0..self.pages {
             let at = usize::try_from(page * PAGE).unwrap();
@@ -89,7 +94,7 @@ impl Build {
             dirty_interval: Duration::ZERO,
             ..Options::default()
         };
-        let cache = PageCache::new(&options).unwrap();
+        let cache = PageCache::new(&change(options)).unwrap();
         let dev = cache.add_device(device.clone()).unwrap();
         let block = BlockSize::new(self.block).unwrap();
         let map = Arc::new(Identity::new(device.clone(), block));
