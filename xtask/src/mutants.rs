@@ -1,4 +1,5 @@
-//! Planted bugs: each patch of `mutants/` breaks the engine in one way, and a checker has to see it.
+//! Planted bugs: each patch of `mutants/` breaks the engine in one way, and a checker has to
+//! see it.
 //!
 //! A patch begins with the words that say what it breaks. It is planted in a copy of the committed
 //! tree, in the target folder; nobody's own tree is touched.
