@@ -139,7 +139,7 @@ impl World {
 
     fn cache(&self, clock: Clock) -> PageCache {
         let options = Options {
-            memory: self.setup.memory,
+            memory: self.setup.memory.max(Options::MEMORY_MIN),
             dirty_background_percent: self.setup.background_percent,
             dirty_percent: self.setup.dirty_percent,
             dirty_expire: Duration::from_millis(100),
