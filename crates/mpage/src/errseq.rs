@@ -211,3 +211,43 @@ mod loom_tests {
         });
     }
 }
+
+#[cfg(all(test, mpage_shuttle))]
+mod shuttle_tests {
+    use std::sync::Arc;
+
+    use mpage_locks::thread::spawn;
+
+    use super::*;
+
+    /// As `loom_error_set_and_check_never_lose_one`. Loom tries no order in which a look loads the
+    /// word twice, and an error is set in between.
+    ///
+    /// Failed when the cursor was set to what a second load of the word gave.
+    #[test]
+    fn shuttle_error_set_and_check_never_lose_one() {
+        let schedules = std::env::var("MPAGE_SCHEDULES");
+        let schedules = schedules.map_or(2000, |count| count.parse().expect("a number"));
+        shuttle::check_random(
+            || {
+                let errors = Arc::new(ErrSeq::new());
+                let cursor = errors.sample();
+                errors.set(Errno::IO);
+                let setter = {
+                    let errors = Arc::clone(&errors);
+                    spawn("setter", move || {
+                        let first_was_told = !errors.has_unseen();
+                        errors.set(Errno::IO);
+                        first_was_told
+                    })
+                };
+                let first = errors.check_and_advance(&cursor);
+                let first_was_told = setter.expect("a thread").join().expect("no panic");
+                let second = errors.check_and_advance(&cursor);
+                assert_eq!(first, Some(Errno::IO));
+                assert!(!first_was_told || second == Some(Errno::IO));
+            },
+            schedules,
+        );
+    }
+}
