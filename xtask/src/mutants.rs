@@ -1,5 +1,4 @@
-//! Planted bugs: each patch of `mutants/` breaks the engine in one way, and a checker has to
-//! see it.
+//! Planted bugs: each patch of `mutants/` breaks the engine in one way, and a checker must see it.
 //!
 //! A patch begins with the words that say what it breaks. It is planted in a copy of the committed
 //! tree, in the target folder; nobody's own tree is touched.
@@ -56,9 +55,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         match argument.as_str() {
             "--check" => only_check = true,
             "--programs" => {
-                let count = arguments.next().map(|count| count.parse());
-                let Some(Ok(count)) = count else { return Err(Failure::new("--programs N")) };
-                programs = count;
+                let count = arguments.next().map_or("", String::as_str);
+                programs = count.parse().map_err(|_| Failure::new("--programs N"))?;
             }
             _ => names.push(argument.as_str()),
         }
