@@ -121,6 +121,10 @@ fn how_it_failed(done: u64, failure: &str) -> String {
 }
 
 /// The first test that fails, or does not end; `None` when all pass.
+///
+/// # Errors
+///
+/// Of tests that do not compile.
 fn failed_test(test: Command) -> Result<Option<String>, Failure> {
     let mut test = within(MINUTES, &test);
     let output = test.output().map_err(|error| Failure::at(&line(&test), &error))?;
@@ -128,6 +132,10 @@ fn failed_test(test: Command) -> Result<Option<String>, Failure> {
         return Ok(None);
     }
     let text = String::from_utf8_lossy(&output.stdout);
+    if !text.lines().any(|text| text.starts_with("running ")) {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure::new(format!("{}: {}\n{errors}", line(&test), output.status)));
+    }
     let named = |text: &str| {
         let name = text.strip_prefix("test ")?;
         name.strip_suffix(" ... FAILED")
@@ -148,5 +156,20 @@ mod tests {
         let told = how_it_failed(250, "failed: seed 7, after 3 programs: lost\nmore");
         assert_eq!(told, format!("{} programs, seed 7: lost", 251 + 3 * workers));
         assert_eq!(how_it_failed(0, "exit status: 124"), "after 0 programs: exit status: 124");
+    }
+
+    #[test]
+    fn tests_that_do_not_compile_catch_nothing() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            let _command = command.args(["-c", script]);
+            command
+        };
+        assert!(failed_test(shell("echo error >&2; exit 101")).is_err());
+        let fails =
+            "echo running 2 tests; echo test one ... ok; echo test two ... FAILED; exit 101";
+        let first = failed_test(shell(fails)).expect("tests ran");
+        assert_eq!(first.as_deref(), Some("two"));
+        assert!(failed_test(shell("echo running 1 test")).is_ok_and(|first| first.is_none()));
     }
 }

@@ -1,6 +1,6 @@
 //! A copy of the committed tree, in which bugs are planted.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::command::{output, program};
 use crate::failure::Failure;
@@ -63,5 +63,5 @@ fn git<const N: usize>(words: [&str; N]) -> Result<(), Failure> {
 }
 
 fn word(path: &Path) -> String {
-    PathBuf::from(path).to_string_lossy().into_owned()
+    path.to_string_lossy().into_owned()
 }
