@@ -214,7 +214,7 @@ impl CachedFile {
     ///
     /// As [`write_at`](Self::write_at), and those of its own write, whose bytes are dirty then.
     pub fn write_through_at(&self, from: &[u8], offset: u64, durable: bool) -> Result<()> {
-        let removals = self.space.removals_begun();
+        let removals = self.space.removals_over();
         self.write_all_at(from, offset)?;
         let range = checked_range(&self.space, offset, from.len() as u64, "write through")?;
         fsync::write_through(&self.space, &range, durable, removals)

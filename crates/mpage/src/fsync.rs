@@ -160,8 +160,8 @@ pub(crate) fn clean_range(space: &AddressSpace, range: &Range<u64>) -> Result<()
 
 /// Writes byte `range`, which the caller has just stored, to the device and waits for that. With
 /// `durable` also past the device's volatile cache, with what is needed to read it back: size and
-/// allocation. Walks nobody else's pages. `removals` had begun before the bytes were stored: what a
-/// later one took is durable when its zeros are. Linux: `generic_write_sync()`,
+/// allocation. Walks nobody else's pages. `removals` were over before the bytes were stored, `None`
+/// if one was not: what a later one took is durable when its zeros are. Linux: `generic_write_sync()`,
 /// include/linux/fs.h.
 ///
 /// # Errors
@@ -171,7 +171,7 @@ pub(crate) fn write_through(
     space: &AddressSpace,
     range: &Range<u64>,
     durable: bool,
-    removals: u64,
+    removals: Option<u64>,
 ) -> Result<()> {
     let get_block = get_block_of(space)?;
     let fua = durable && space.dev().limits().fua;
@@ -181,7 +181,7 @@ pub(crate) fn write_through(
         space.wait_for_removals(range);
         let metadata = if durable { sync_metadata(space, SyncKind::Data) } else { Ok(()) };
         // A page of the range may have been on its way already, in somebody else's ordinary write.
-        let upto = match space.removals_begun() == removals {
+        let upto = match removals.is_some() && space.removals_over() == removals {
             true => space.last_unflushed_write(range),
             false => space.last_write(),
         };

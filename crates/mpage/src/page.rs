@@ -471,6 +471,12 @@ impl Page {
         self.written_at.store(at, Ordering::Relaxed);
     }
 
+    /// `sectors` are removed: a failed flush does not make them dirty again. Mapping lock.
+    pub(crate) fn forget_written(&self, sectors: SectorMask) {
+        let (_, waiting) = self.written();
+        self.written_sectors.store(u32::from(waiting.without(sectors).0), Ordering::Relaxed);
+    }
+
     /// The number of the last write of the page, and the sectors written since the last good flush.
     pub(crate) fn written(&self) -> (u64, SectorMask) {
         let sectors = self.written_sectors.load(Ordering::Relaxed).to_le_bytes()[0];

@@ -304,6 +304,11 @@ fn zero_page(
     if page.is_detached() {
         return Ok(false);
     }
+    // A write in flight that failed later would make freed blocks dirty again. No other begins while
+    // the page is locked.
+    if !freed.is_empty() {
+        space.wait_for_writes(&(page.index().start()..page.index().end()));
+    }
     let _still_dirty = space.cancel_dirty(&page, freed);
     let pin = page.unlock();
     pin.wait_until(may_wait, |word| word.has(FROZEN) || !(word.has_stores() || word.has(FILLING)));

@@ -45,9 +45,10 @@ impl AddressSpace {
         }
     }
 
-    /// How many removals have begun so far.
-    pub(crate) fn removals_begun(&self) -> u64 {
-        self.lock().removals_begun
+    /// How many removals there were so far; `None` while one is under way.
+    pub(crate) fn removals_over(&self) -> Option<u64> {
+        let state = self.lock();
+        state.removals.is_empty().then_some(state.removals_begun)
     }
 
     /// Waits until the removals in byte `range` that have begun are at their end.

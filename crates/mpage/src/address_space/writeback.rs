@@ -159,6 +159,7 @@ impl AddressSpace {
         sectors: SectorMask,
     ) -> SectorMask {
         let before = self.page(page.id()).clear_dirty(sectors);
+        self.page(page.id()).forget_written(sectors);
         let rest = before.dirty().without(sectors);
         let mut freed = None;
         if rest.is_empty() && !before.has(FROZEN) {
