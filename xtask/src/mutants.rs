@@ -1,4 +1,5 @@
-//! Planted bugs: each patch of `mutants/` breaks the engine in one way, and a checker must see it.
+//! Planted bugs: each patch of `mutants/` breaks the engine in one way, and a checker has to
+//! see it.
 //!
 //! A patch begins with the words that say what it breaks. It is planted in a copy of the committed
 //! tree, in the target folder; nobody's own tree is touched.
@@ -47,7 +48,8 @@ impl std::fmt::Display for Verdict {
 ///
 /// # Errors
 ///
-/// A mutant that nothing caught, or that does not apply or compile.
+/// A mutant that nothing caught, or that does not apply or compile; a program of the simulator that
+/// fails without a bug too.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let (mut only_check, mut programs, mut names) = (false, PROGRAMS, Vec::new());
     let mut arguments = arguments.iter();
@@ -55,8 +57,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         match argument.as_str() {
             "--check" => only_check = true,
             "--programs" => {
-                let count = arguments.next().map_or("", String::as_str);
-                programs = count.parse().map_err(|_| Failure::new("--programs N"))?;
+                let count = arguments.next().map(|count| count.parse());
+                let Some(Ok(count)) = count else { return Err(Failure::new("--programs N")) };
+                programs = count;
             }
             _ => names.push(argument.as_str()),
         }
@@ -138,6 +141,9 @@ fn catch(mutants: &[Mutant], programs: u64) -> Result<(), Failure> {
     verdicts.iter().for_each(|verdict| println!("{verdict}"));
     let caught = verdicts.iter().filter(|verdict| verdict.caught.is_some()).count();
     println!("{} mutants, {caught} caught", verdicts.len());
+    if let Some(first) = checkers.unsound().first() {
+        return Err(Failure::new(first));
+    }
     match caught == verdicts.len() {
         true => Ok(()),
         false => Err(Failure::new("a planted bug was not caught")),

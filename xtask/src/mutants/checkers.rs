@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use mpage_locks::Mutex;
+
 use crate::command::{line, output, program, within};
 use crate::failure::Failure;
 use crate::schedules::{Search, world};
@@ -22,6 +24,8 @@ pub(super) struct Checkers<'a> {
     programs: u64,
     /// The simulator on the engine without a bug.
     sound: Option<PathBuf>,
+    /// What failed there.
+    unsound: Mutex<Vec<String>>,
 }
 
 /// Who caught a bug.
@@ -34,7 +38,7 @@ pub(super) struct Caught {
 impl<'a> Checkers<'a> {
     /// Those of the tree at `site`; the simulator runs at most `programs`.
     pub(super) fn new(site: &'a Site, programs: u64) -> Checkers<'a> {
-        Checkers { site, programs, sound: None }
+        Checkers { site, programs, sound: None, unsound: Mutex::default() }
     }
 
     /// Keeps the simulator of the tree as it is now, without a bug: what fails there too was not
@@ -90,8 +94,10 @@ impl<'a> Checkers<'a> {
             let from = sim::fresh_seed()?;
             if let Err(failure) = sim::many(&binary, programs, from, Some(MINUTES)) {
                 let failure = failure.to_string();
-                self.see_that_it_is_the_bug(&failure)?;
-                return Ok(Some(how_it_failed(done, &failure)));
+                match self.fails_without_the_bug(&failure) {
+                    Some(told) => self.unsound.lock().push(told),
+                    None => return Ok(Some(how_it_failed(done, &failure))),
+                }
             }
             done += programs;
             round = (round * 2).min(longest);
@@ -99,12 +105,19 @@ impl<'a> Checkers<'a> {
         Ok(None)
     }
 
-    /// A program that fails on the engine without the bug too says nothing of the bug.
-    fn see_that_it_is_the_bug(&self, failure: &str) -> Result<(), Failure> {
-        let seed = failure.strip_prefix("failed: seed ").and_then(|rest| rest.split_once(','));
-        let (Some((seed, _)), Some(sound)) = (seed, &self.sound) else { return Ok(()) };
+    /// What a program that failed says on the engine without the bug, if it fails there too: then
+    /// it says nothing of the bug.
+    fn fails_without_the_bug(&self, failure: &str) -> Option<String> {
+        let (seed, _) = failure.strip_prefix("failed: seed ")?.split_once(',')?;
         let words = ["--from", seed, "--count", "1"];
-        output(&mut program(&sound.to_string_lossy(), words)).map(drop)
+        let told = output(&mut program(&self.sound.as_ref()?.to_string_lossy(), words)).err()?;
+        println!("the engine fails without the bug too: {told}");
+        Some(format!("seed {seed} fails on the engine without a bug"))
+    }
+
+    /// The seeds of programs that failed on the engine without a bug.
+    pub(super) fn unsound(&self) -> Vec<String> {
+        self.unsound.lock().clone()
     }
 }
 
