@@ -161,8 +161,8 @@ pub(crate) fn clean_range(space: &AddressSpace, range: &Range<u64>) -> Result<()
 /// Writes byte `range`, which the caller has just stored, to the device and waits for that. With
 /// `durable` also past the device's volatile cache, with what is needed to read it back: size and
 /// allocation. Walks nobody else's pages. `removals` were over before the bytes were stored, `None`
-/// if one was not: what a later one took is durable when its zeros are. Linux: `generic_write_sync()`,
-/// include/linux/fs.h.
+/// if one was not: what a later one took is durable when its zeros are. Linux:
+/// `generic_write_sync()`, include/linux/fs.h.
 ///
 /// # Errors
 ///

@@ -304,8 +304,8 @@ fn zero_page(
     if page.is_detached() {
         return Ok(false);
     }
-    // A write in flight that failed later would make freed blocks dirty again. No other begins while
-    // the page is locked.
+    // A write in flight that failed later would make freed blocks dirty again. No other begins
+    // while the page is locked.
     if !freed.is_empty() {
         space.wait_for_writes(&(page.index().start()..page.index().end()));
     }
