@@ -1,6 +1,6 @@
 //! What the parts of one cache share: pages, nodes, mappings, limits, counters.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use mpage_locks::Mutex;
@@ -79,10 +79,10 @@ impl Core {
 /// The mappings of one cache, and which of them are dirty since when.
 #[derive(Default)]
 pub(crate) struct Mappings {
-    all: Mutex<HashMap<u64, Weak<AddressSpace>>>,
+    all: Mutex<BTreeMap<u64, Weak<AddressSpace>>>,
     dirty: Mutex<BTreeMap<(u64, u64), Arc<AddressSpace>>>,
     /// Mappings with an error nobody was told of: they live until somebody is.
-    in_error: Mutex<HashMap<u64, Arc<AddressSpace>>>,
+    in_error: Mutex<BTreeMap<u64, Arc<AddressSpace>>>,
 }
 
 impl Mappings {

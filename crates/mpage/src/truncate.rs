@@ -77,6 +77,8 @@ pub(crate) fn settle_size(space: &AddressSpace, get_block: &dyn GetBlock) -> Res
     loop {
         let seen = space.size();
         if !get_block.size_differs(seen) {
+            // Another sync may have set it, and not noted yet that the device is to be flushed.
+            space.wait_for_removals(&(seen..FILE_SIZE_MAX));
             return Ok(());
         }
         let pages = pages_touched(&(seen..FILE_SIZE_MAX));
