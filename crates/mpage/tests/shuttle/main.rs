@@ -8,6 +8,7 @@
 mod age;
 mod data;
 mod errors;
+mod eviction;
 mod later;
 mod memory;
 mod pairs;
