@@ -16,3 +16,4 @@ mod readahead;
 mod removal;
 mod rig;
 mod sync;
+mod zeros;
