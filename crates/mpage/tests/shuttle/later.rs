@@ -179,6 +179,11 @@ impl Shared {
                 state.written[at..end].copy_from_slice(&bytes);
                 if bio.flags().fua {
                     state.durable[at..end].copy_from_slice(&bytes);
+                    // A flush that was submitted before takes nothing back.
+                    for flush in state.held.iter_mut().filter(|held| held.bio.op() == BioOp::Flush)
+                    {
+                        flush.covered[at..end].copy_from_slice(&bytes);
+                    }
                 }
                 let (op, sector) = (bio.op(), bio.sector());
                 state.log.push(Done { op, sector, bytes: bytes.clone() });
