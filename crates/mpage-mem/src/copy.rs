@@ -121,11 +121,15 @@ fn middle(start: *const u8, len: usize) -> usize {
     if cfg!(mpage_shuttle) { (len / 2).saturating_sub((start.addr() + len / 2) % WORD) } else { 0 }
 }
 
-/// Lets other threads run between the two parts of a copy, under a checker of schedules.
+/// Lets other threads run between the two parts of a copy, under a checker of schedules. Who yields
+/// would come last from then on where threads have priorities.
 #[inline]
 fn turn() {
     #[cfg(mpage_shuttle)]
-    mpage_locks::thread::yield_now();
+    {
+        use mpage_locks::atomic::{AtomicBool, Ordering};
+        let _seen: bool = AtomicBool::new(false).load(Ordering::SeqCst);
+    }
 }
 
 #[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
