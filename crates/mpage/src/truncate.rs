@@ -194,9 +194,8 @@ fn note_removal(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
 /// Those of writing and dropping what is cached there, and those of the block map; the ranges stay
 /// lost then.
 pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
-    let (Some(range), Some(get_block)) = (space.zeroed.lost(), &space.ops().get_block) else {
-        return Ok(());
-    };
+    let lost = space.zeroed.lost(space.dev().flushed());
+    let (Some(range), Some(get_block)) = (lost, &space.ops().get_block) else { return Ok(()) };
     let pages = pages_touched(&range);
     space.begin_removal(&pages);
     let size = space.block_size();
@@ -241,7 +240,7 @@ fn drop_pages(space: &AddressSpace, mut pages: Range<u64>, may_wait: &MayWait<'_
 }
 
 /// The page of bytes `edge`, which lie in one page, with what of its blocks is kept up to date;
-/// `None` if nothing of them is.
+/// `None` if nothing of them is, and the page is not cached.
 fn bring_in<'a>(
     space: &'a AddressSpace,
     edge: &Range<u64>,
@@ -250,11 +249,13 @@ fn bring_in<'a>(
     if edge.start >= edge.end {
         return Ok(None);
     }
+    let index = PageIndex::of(edge.start);
     let (_, kept) = blocks_of_edge(space, edge);
-    if kept.is_empty() {
-        return Ok(None);
-    }
-    let pin = get_page(space, PageIndex::of(edge.start), true, may_wait);
+    let pin = match space.pin(index) {
+        Some(pin) => pin,
+        None if kept.is_empty() => return Ok(None),
+        None => get_page(space, index, true, may_wait),
+    };
     read_page(space, &pin, kept, may_wait)?;
     Ok(Some(pin))
 }
@@ -270,27 +271,16 @@ fn blocks_of_edge(space: &AddressSpace, edge: &Range<u64>) -> (SectorMask, Secto
 /// neither read nor written, and what was dirty in them is dropped. Of blocks partly inside the
 /// rest is kept, and they are written, unless they are holes.
 fn zero_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) -> Result<()> {
-    if edge.start >= edge.end {
-        return Ok(());
-    }
-    let index = PageIndex::of(edge.start);
-    let part = part_in_page(edge, index);
-    let (freed, kept) = blocks_of_edge(space, edge);
-    loop {
-        let pin = match space.pin(index) {
-            Some(pin) => pin,
-            None if kept.is_empty() => return Ok(()),
-            None => get_page(space, index, true, may_wait),
-        };
-        read_page(space, &pin, kept, may_wait)?;
-        if zero_page(space, pin, part.clone(), (freed, kept), may_wait)? {
+    while let Some(pin) = bring_in(space, edge, may_wait)? {
+        if zero_page(space, pin, edge, may_wait)? {
             space.wait_for_writes(edge);
             return Ok(());
         }
     }
+    Ok(())
 }
 
-/// Zeroes bytes of a page. False: it changed, begin again.
+/// Zeroes bytes `edge` of a page. False: it changed, begin again.
 ///
 /// Once a freed block's dirty bit is clear, a store into it takes the slow path, which waits for
 /// the removal. So when no store but ours is in the page, and no freed block is dirty, none will
@@ -298,10 +288,10 @@ fn zero_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) ->
 fn zero_page(
     space: &AddressSpace,
     pin: PagePin<'_>,
-    part: Range<usize>,
-    (freed, kept): (SectorMask, SectorMask),
+    edge: &Range<u64>,
     may_wait: &MayWait<'_>,
 ) -> Result<bool> {
+    let (freed, kept) = blocks_of_edge(space, edge);
     let page = pin.lock(may_wait);
     if page.is_detached() {
         return Ok(false);
@@ -328,6 +318,7 @@ fn zero_page(
         make_room(space.core(), may_wait);
         return Ok(false);
     }
+    let part = part_in_page(edge, pin.index());
     store.zero(part.start, part.len());
     space.page(pin.id()).set_uptodate(freed);
     let kept = kept.without(holes);

@@ -36,24 +36,26 @@ impl Zeroed {
     /// `flushed`. False when too many ranges are remembered to go on without a flush.
     pub(crate) fn note(&self, range: &Range<u64>, at: u64, flushed: u64) -> bool {
         let mut state = self.state.lock();
-        state.forget_flushed(flushed);
+        self.forget_flushed(&mut state, flushed);
         state.add(range.clone());
         state.upto = state.upto.max(at);
         self.any.store(true, Ordering::SeqCst);
         state.ranges.len() <= RANGES_MAX
     }
 
-    /// True while something is remembered.
-    pub(crate) fn any(&self) -> bool {
-        self.any.load(Ordering::SeqCst)
-    }
-
-    /// True when `range` is remembered: whatever the device has there after a failed flush, it
-    /// reads as zeros.
-    pub(crate) fn holds(&self, range: &Range<u64>) -> bool {
-        let state = self.state.lock();
-        let before = state.ranges.range(..=range.start).next_back();
-        before.is_some_and(|(_, end)| range.end <= *end)
+    /// Whether the byte at `at` is remembered, and up to where that is so. What is remembered reads
+    /// as zeros, whatever the device has there after a failed flush. Takes no lock while there is
+    /// nothing to forget.
+    pub(crate) fn at(&self, at: u64, flushed: u64) -> (bool, u64) {
+        if !self.any.load(Ordering::SeqCst) {
+            return (false, u64::MAX);
+        }
+        let mut state = self.state.lock();
+        self.forget_flushed(&mut state, flushed);
+        match state.ranges.range(..=at).next_back() {
+            Some((_, end)) if at < *end => (true, *end),
+            _ => (false, state.ranges.range(at..).next().map_or(u64::MAX, |(start, _)| *start)),
+        }
     }
 
     /// `range` was written: it is zeros no longer. Called before the write counts as ended.
@@ -67,17 +69,19 @@ impl Zeroed {
     pub(crate) fn flush_failed(&self, flushed: u64) {
         if self.any.load(Ordering::SeqCst) {
             let mut state = self.state.lock();
-            state.forget_flushed(flushed);
+            self.forget_flushed(&mut state, flushed);
             state.lost = !state.ranges.is_empty();
         }
     }
 
-    /// What may be lost, from the first byte to the last; `None` when nothing is.
-    pub(crate) fn lost(&self) -> Option<Range<u64>> {
+    /// What may be lost, from the first byte to the last; `None` when nothing is. A good flush has
+    /// covered all up to `flushed`.
+    pub(crate) fn lost(&self, flushed: u64) -> Option<Range<u64>> {
         if !self.any.load(Ordering::SeqCst) {
             return None;
         }
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        self.forget_flushed(&mut state, flushed);
         let (first, last) = (state.ranges.first_key_value()?, state.ranges.last_key_value()?);
         state.lost.then_some(*first.0..*last.1)
     }
@@ -98,15 +102,17 @@ impl Zeroed {
         state.lost = true;
         self.any.store(true, Ordering::SeqCst);
     }
+
+    fn forget_flushed(&self, state: &mut State, flushed: u64) {
+        if state.ranges.is_empty() || !state.lost && state.upto <= flushed {
+            state.ranges.clear();
+            state.lost = false;
+            self.any.store(false, Ordering::SeqCst);
+        }
+    }
 }
 
 impl State {
-    fn forget_flushed(&mut self, flushed: u64) {
-        if !self.lost && self.upto <= flushed {
-            self.ranges.clear();
-        }
-    }
-
     fn add(&mut self, mut range: Range<u64>) {
         let touching: Vec<u64> = self
             .ranges

@@ -154,17 +154,14 @@ impl<'a> Mapper<'a> {
                         .map_err(|error| (at, error))?
                 }
             };
-            let zeroed = &self.space.zeroed;
-            let one_by_one = self.purpose == Purpose::Read && zeroed.any();
-            let blocks = extent.blocks_from(block).min(if one_by_one { 1 } else { blocks_here });
-            let end = size.start_of(FileBlock(block.0 + blocks)) - index.start();
-            let end = usize::try_from(end).expect("inside the page").min(part.end);
             // What was never written must not show what the device has there; nor must what was
             // zeroed, if a failed flush brought its old content back.
-            let unwritten = !matches!(extent.place, Place::Mapped(_));
-            let block_bytes = size.start_of(block)..size.start_of(FileBlock(block.0 + 1));
-            let is_zeros = self.purpose == Purpose::Read
-                && (unwritten || one_by_one && zeroed.holds(&block_bytes));
+            let (zeroed, until) = self.zeroed_at(block);
+            let is_zeros = zeroed
+                || self.purpose == Purpose::Read && !matches!(extent.place, Place::Mapped(_));
+            let blocks = extent.blocks_from(block).min(blocks_here).min(until.0 - block.0);
+            let end = size.start_of(FileBlock(block.0 + blocks)) - index.start();
+            let end = usize::try_from(end).expect("inside the page").min(part.end);
             match extent.device_block(block).filter(|_| !is_zeros) {
                 Some(device) => {
                     map.add(Run { sector: size.sector_of(device), offset: at, len: end - at });
@@ -176,6 +173,18 @@ impl<'a> Mapper<'a> {
             at = end;
         }
         Ok(())
+    }
+
+    /// Whether a reader finds `block` among the ranges that removals zeroed, and up to which block
+    /// that is so.
+    fn zeroed_at(&self, block: FileBlock) -> (bool, FileBlock) {
+        let size = self.space.block_size();
+        if self.purpose != Purpose::Read {
+            return (false, size.block_of(u64::MAX));
+        }
+        let flushed = self.space.dev().flushed();
+        let (zeroed, until) = self.space.zeroed.at(size.start_of(block), flushed);
+        (zeroed, size.block_of(until))
     }
 
     fn remembered(&self, block: FileBlock) -> Option<Extent> {

@@ -30,12 +30,38 @@ fn a_flush_that_covers_the_last_removal_forgets_all() {
     let zeroed = Zeroed::default();
     assert!(zeroed.note(&(0..10), 1, 0));
     zeroed.flush_failed(1);
-    assert_eq!(zeroed.lost(), None);
+    assert_eq!(zeroed.lost(1), None);
     assert!(zeroed.note(&(20..30), 2, 1));
     assert!(zeroed.note(&(40..50), 3, 1));
-    assert_eq!(zeroed.lost(), None, "no flush failed");
+    assert_eq!(zeroed.lost(1), None, "no flush failed");
     zeroed.flush_failed(2);
-    assert_eq!(zeroed.lost(), Some(20..50));
+    assert_eq!(zeroed.lost(3), Some(20..50), "a good flush behind the failed one proves nothing");
+}
+
+#[test]
+fn a_byte_is_zeros_up_to_where_its_range_ends_and_others_to_where_one_begins() {
+    let zeroed = Zeroed::default();
+    assert_eq!(zeroed.at(5, 0), (false, u64::MAX));
+    assert!(zeroed.note(&(10..20), 1, 0));
+    assert!(zeroed.note(&(30..40), 2, 0));
+    assert_eq!(zeroed.at(5, 0), (false, 10));
+    assert_eq!(zeroed.at(10, 0), (true, 20));
+    assert_eq!(zeroed.at(19, 0), (true, 20));
+    assert_eq!(zeroed.at(20, 1), (false, 30));
+    assert_eq!(zeroed.at(40, 1), (false, u64::MAX));
+}
+
+#[test]
+fn a_read_behind_a_flush_or_with_all_overwritten_forgets_and_asks_for_no_lock_again() {
+    let zeroed = Zeroed::default();
+    assert!(zeroed.note(&(0..10), 1, 0));
+    assert_eq!(zeroed.at(0, 1), (false, u64::MAX));
+    assert!(!zeroed.any.load(Ordering::SeqCst));
+    assert!(zeroed.note(&(0..10), 2, 1));
+    zeroed.flush_failed(1);
+    zeroed.overwritten(&(0..10));
+    assert_eq!(zeroed.at(0, 1), (false, u64::MAX));
+    assert!(!zeroed.any.load(Ordering::SeqCst));
 }
 
 #[test]
@@ -44,9 +70,9 @@ fn what_could_not_be_zeroed_again_stays_lost() {
     assert!(zeroed.note(&(0..10), 1, 0));
     zeroed.flush_failed(0);
     assert!(zeroed.take_lost().into_iter().eq(std::iter::once(0..10)));
-    assert_eq!(zeroed.lost(), None);
+    assert_eq!(zeroed.lost(0), None);
     zeroed.lost_again(&(0..10));
-    assert_eq!(zeroed.lost(), Some(0..10));
+    assert_eq!(zeroed.lost(0), Some(0..10));
 }
 
 #[test]
