@@ -196,8 +196,8 @@ impl Client {
     }
 
     /// As [`end_change`](Self::end_change), of a change that removes pages.
-    fn end_removal(&self, file: usize, change: usize, well: bool, refused: bool) {
-        if well || refused {
+    fn end_removal(&self, file: usize, change: usize, well: bool) {
+        if well {
             return self.end_change(file, change, well);
         }
         let mut pages = self.world.books.lock();
@@ -337,7 +337,7 @@ impl Client {
         };
         let result = self.files[file].0.set_len(size);
         let well = self.accept(result, &[]).is_some();
-        self.end_removal(file, change, well, false);
+        self.end_removal(file, change, well);
         self.end_resize(file, resize, well);
     }
 
@@ -353,11 +353,8 @@ impl Client {
             pages.files[file].begin(range, Content::Zeros, now)
         };
         let result = zero(&self.files[file].0);
-        // A device that writes no zeros says so, before anything is done.
-        let is_refusal = |error: &mpage::Error| error.kind.errno() == Errno::OPNOTSUPP;
-        let refused = result.as_ref().is_err_and(is_refusal);
-        let well = self.accept(result, &[Errno::OPNOTSUPP]).is_some();
-        self.end_removal(file, change, well, refused);
+        let well = self.accept(result, &[]).is_some();
+        self.end_removal(file, change, well);
     }
 
     /// Behind all others, with nothing going wrong any more: all is synced, read and counted.

@@ -146,6 +146,9 @@ impl Setup {
         };
         if random.u8(..3) == 0 {
             setup.faults = (0..random.usize(1..4)).map(|_| setup.fault(random)).collect();
+            // A write of zeros that fails is told to who asked for it, and is in no books of opens.
+            let fails = |fault: &Fault| fault.target == Target::Writes;
+            setup.limits.write_zeroes |= setup.faults.iter().any(fails);
         }
         setup
     }
@@ -162,7 +165,7 @@ impl Setup {
         let mut target =
             [Target::Writes, Target::Writes, Target::Reads, Target::Flushes][random.usize(..4)];
         // A file system that flushes for itself has to know what it lost; this one does not.
-        if target == Target::Flushes && self.kind != Kind::Image {
+        if target == Target::Flushes && self.kind == Kind::Files {
             target = Target::Writes;
         }
         let effect = match target {

@@ -14,10 +14,11 @@ use crate::fsync::{self, RangeSteps};
 use crate::get_block::{Purpose, SyncKind};
 use crate::may_wait::MayWait;
 use crate::mpage::DirectIo;
+use crate::mpage::Room;
 use crate::pinned_page::PinnedPage;
 use crate::readahead::{Advice, Readahead, get_block_of, read_page, will_need};
 use crate::reclaim::{get_frame, get_page, try_get_frame};
-use crate::truncate::{self, Room};
+use crate::truncate;
 use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
 use crate::write_and_wait::write_and_wait;
 
@@ -236,9 +237,8 @@ impl CachedFile {
     ///
     /// # Errors
     ///
-    /// As [`set_len`](Self::set_len); `EOPNOTSUPP`, and nothing changed, where zeros have to be
-    /// written and the device writes none. After another error the range holds what it held, zeros,
-    /// or what the device has there.
+    /// As [`set_len`](Self::set_len). After one the range holds what it held, zeros, or what the
+    /// device has there.
     pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
         self.check_writable("punch")?;
         truncate::zero_range(&self.space, &range, Room::Freed)

@@ -84,9 +84,10 @@ fn failed_with(space: &AddressSpace) -> Errno {
 fn sync_metadata(space: &AddressSpace, kind: SyncKind) -> Result<()> {
     let Some(get_block) = &space.ops().get_block else { return Ok(()) };
     let sized = settle_size(space, &**get_block);
+    let began = space.dev().failed_flushes();
     let synced = get_block.sync(kind, &|| space.size());
     if matches!(synced, Ok(true)) {
-        let _number = space.note_direct_write();
+        let _number = space.note_direct_write(began);
     }
     sized.and(synced.map(drop)).inspect_err(|error| space.record_error(error.kind.errno()))
 }

@@ -12,20 +12,25 @@ use mpage_locks::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::{Extent, GetBlock, MapRequest, Purpose};
-use crate::mpage::{discard, write_zeroes, write_zeroes_keeping_room};
+use crate::mpage::{Room, discard, write_zeroes};
 use crate::units::{BlockSize, DeviceBlock, FILE_SIZE_MAX, FileBlock};
 
 /// File block n is device block n.
 pub struct Identity {
     device: Arc<dyn BlockDevice>,
     block_size: BlockSize,
-    /// Where the device ends, as far as we know: written blocks included. Bytes.
+    /// Where the device ends, as far as we know: written blocks included. Bytes, or [`UNKNOWN`].
     device_end: AtomicU64,
     /// Where it may end at most: with the blocks of writes that failed, or are not over. Bytes.
     may_end: AtomicU64,
+    /// Where it has ended at most, so far: where it may end again when a flush fails. Bytes.
+    longest: AtomicU64,
     size: Size,
     size_max: u64,
 }
+
+/// An end of the device that no size of a file is.
+const UNKNOWN: u64 = u64::MAX;
 
 /// What becomes of the device's size.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,8 +64,9 @@ impl Identity {
         bytes: u64,
         size: Size,
     ) -> Identity {
-        let (device_end, may_end) = (AtomicU64::new(bytes), AtomicU64::new(bytes));
-        Identity { device, block_size, device_end, may_end, size, size_max: FILE_SIZE_MAX }
+        let [device_end, may_end, longest] = [(); 3].map(|()| AtomicU64::new(bytes));
+        let size_max = FILE_SIZE_MAX;
+        Identity { device, block_size, device_end, may_end, longest, size, size_max }
     }
 
     /// The same map, of a file that has `bytes` at most: else what is behind them is refused by
@@ -75,7 +81,8 @@ impl Identity {
     fn set_len(&self, bytes: u64) -> Result<()> {
         self.device.set_len(bytes).map_err(|errno| failed("set size", errno))?;
         self.device_end.store(bytes, Ordering::SeqCst);
-        self.may_end.store(bytes, Ordering::SeqCst);
+        let before = self.may_end.swap(bytes, Ordering::SeqCst);
+        let _before = self.longest.fetch_max(before.max(bytes), Ordering::SeqCst);
         Ok(())
     }
 
@@ -85,6 +92,12 @@ impl Identity {
             let _before = self.may_end.fetch_max(end, Ordering::SeqCst);
             let _before = self.device_end.fetch_max(end, Ordering::SeqCst);
         }
+    }
+
+    fn write_zeroes(&self, bytes: &Range<u64>, room: Room) -> Result<()> {
+        write_zeroes(&*self.device, bytes, room).map_err(|errno| failed("write zeroes", errno))?;
+        self.reaches(bytes.end);
+        Ok(())
     }
 
     /// The bytes of `blocks` that the device has, in whole blocks.
@@ -127,9 +140,7 @@ impl GetBlock for Identity {
         if self.size == Size::Follows && blocks.end >= self.block_size.block_of(FILE_SIZE_MAX) {
             return self.set_len(bytes.start);
         }
-        write_zeroes(&*self.device, &bytes).map_err(|errno| failed("write zeroes", errno))?;
-        self.reaches(bytes.end);
-        Ok(())
+        self.write_zeroes(&bytes, Room::Freed)
     }
 
     fn removes_by_writing(&self) -> bool {
@@ -138,10 +149,7 @@ impl GetBlock for Identity {
 
     fn zero(&self, blocks: Range<FileBlock>) -> Result<()> {
         let Some(bytes) = self.bytes_inside(&blocks) else { return Ok(()) };
-        write_zeroes_keeping_room(&*self.device, &bytes)
-            .map_err(|errno| failed("write zeroes", errno))?;
-        self.reaches(bytes.end);
-        Ok(())
+        self.write_zeroes(&bytes, Room::Kept)
     }
 
     fn discard(&self, blocks: Range<FileBlock>) -> Result<()> {
@@ -184,6 +192,14 @@ impl GetBlock for Identity {
 
     fn set_size(&self, size_bytes: u64) -> Result<()> {
         self.set_len(size_bytes)
+    }
+
+    fn flush_failed(&self) {
+        if self.size == Size::Follows {
+            let longest = self.longest.load(Ordering::SeqCst);
+            let _before = self.may_end.fetch_max(longest, Ordering::SeqCst);
+            self.device_end.store(UNKNOWN, Ordering::SeqCst);
+        }
     }
 
     fn size_max(&self) -> u64 {

@@ -12,13 +12,12 @@
 
 use std::ops::Range;
 
-use mpage_block::Errno;
-
 use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush::flush_device;
 use crate::get_block::{GetBlock, MapRequest, Place, Purpose};
 use crate::may_wait::MayWait;
+use crate::mpage::Room;
 use crate::page::{FILLING, FROZEN};
 use crate::page_tree::Mark;
 use crate::readahead::{get_block_of, read_page};
@@ -53,6 +52,7 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
     space.set_size_while_removing(size);
     let zeroed = remove(space, &range, &tail, &(0..0));
     drop(last);
+    let began = space.dev().failed_flushes();
     let removed = match &space.ops().get_block {
         Some(get_block) => {
             let blocks = space.block_size();
@@ -60,7 +60,7 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
         }
         None => Ok(()),
     };
-    let noted = note_removal(space, &range);
+    let noted = note_removal(space, &range, began);
     space.end_removal(&pages);
     zeroed.and(removed).and(noted)
 }
@@ -87,8 +87,9 @@ pub(crate) fn settle_size(space: &AddressSpace, get_block: &dyn GetBlock) -> Res
         let settled = (PageIndex::of(size).0 >= pages.start).then(|| {
             let last = space.pin(PageIndex::of(size)).map(|pin| pin.lock(&may_wait));
             space.wait_for_writes(&(size / PAGE_BYTES * PAGE_BYTES..FILE_SIZE_MAX));
+            let began = space.dev().failed_flushes();
             let result = get_block.set_size(size);
-            let _number = space.note_direct_write();
+            let _number = space.note_direct_write(began);
             drop(last);
             result
         });
@@ -97,15 +98,6 @@ pub(crate) fn settle_size(space: &AddressSpace, get_block: &dyn GetBlock) -> Res
             return result;
         }
     }
-}
-
-/// What becomes of the room of a range that is made zeros.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    /// Whole blocks are freed.
-    Freed,
-    /// It stays.
-    Kept,
 }
 
 /// Makes byte `range` read as zeros. The size stays.
@@ -118,16 +110,12 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
     if range.start >= range.end {
         return Ok(());
     }
-    let by_writing = space.ops().get_block.as_ref().is_some_and(|map| map.removes_by_writing());
-    if by_writing && !space.dev().limits().write_zeroes {
-        return Err(Error::new(ErrorKind::Device(Errno::OPNOTSUPP), "zero")
-            .because("the device writes no zeros"));
-    }
     let pages = pages_touched(&range);
     let head_end = range.start.next_multiple_of(PAGE_BYTES).min(range.end);
     let tail_start = (range.end / PAGE_BYTES * PAGE_BYTES).max(head_end);
     space.begin_removal(&pages);
     let zeroed = remove(space, &range, &(range.start..head_end), &(tail_start..range.end));
+    let began = space.dev().failed_flushes();
     let removed = match &space.ops().get_block {
         Some(get_block) if zeroed.is_ok() => {
             let size = space.block_size();
@@ -140,7 +128,7 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
         }
         _ => Ok(()),
     };
-    let noted = note_removal(space, &range);
+    let noted = note_removal(space, &range, began);
     space.end_removal(&pages);
     zeroed.and(removed).and(noted)
 }
@@ -160,27 +148,28 @@ pub(crate) fn discard(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     let (pages, size) = (pages_touched(&range), space.block_size());
     space.begin_removal(&pages);
     let dropped = remove(space, &range, &(0..0), &(0..0));
+    let began = space.dev().failed_flushes();
     let discarded = match &space.ops().get_block {
         Some(get_block) => get_block.discard(size.block_of(range.start)..size.block_of(range.end)),
         None => Ok(()),
     };
-    let _number = space.note_direct_write();
+    let _number = space.note_direct_write(began);
     space.end_removal(&pages);
     dropped.and(discarded)
 }
 
-/// After a removal of byte `range`: the next sync flushes the device. Blocks that were zeroed on
-/// the device itself are remembered until then, since no page could write those zeros again.
-fn note_removal(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
-    let at = space.note_direct_write();
+/// After a removal of byte `range`, before whose change of the device `began` flushes had failed:
+/// the next sync flushes the device. Blocks that were zeroed on the device itself are remembered
+/// until then, since no page could write those zeros again.
+fn note_removal(space: &AddressSpace, range: &Range<u64>, began: u64) -> Result<()> {
+    let (at, lost) = space.note_direct_write(began);
     if !space.ops().get_block.as_ref().is_some_and(|map| map.removes_by_writing()) {
         return Ok(());
     }
     let size = space.block_size();
     let (first, end) = (size.block_after(range.start), size.block_of(range.end));
-    if first >= end
-        || space.zeroed.note(&(size.start_of(first)..size.start_of(end)), at, space.dev().flushed())
-    {
+    let whole = size.start_of(first)..size.start_of(end);
+    if first >= end || space.zeroed.note(&whole, (at, lost), space.dev().flushed()) {
         return Ok(());
     }
     flush_mapping(space).map_err(|errno| Error::new(ErrorKind::Device(errno), "removal"))
@@ -202,8 +191,9 @@ pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
     let result = invalidate_strict(space, &range).and_then(|()| {
         let mut result = Ok(());
         for range in space.zeroed.take_lost() {
+            let began = space.dev().failed_flushes();
             match get_block.remove(size.block_of(range.start)..size.block_of(range.end)) {
-                Ok(()) => result = result.and(note_removal(space, &range)),
+                Ok(()) => result = result.and(note_removal(space, &range, began)),
                 Err(error) => {
                     space.zeroed.lost_again(&range);
                     result = result.and(Err(error));

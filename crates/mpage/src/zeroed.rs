@@ -32,13 +32,15 @@ struct State {
 }
 
 impl Zeroed {
-    /// `range` was zeroed by the device write with number `at`; a flush has covered all up to
-    /// `flushed`. False when too many ranges are remembered to go on without a flush.
-    pub(crate) fn note(&self, range: &Range<u64>, at: u64, flushed: u64) -> bool {
+    /// `range` was zeroed by the device write with number `at`, and is `lost` if a flush failed
+    /// meanwhile; a good one has covered all up to `flushed`. False when too many ranges are
+    /// remembered to go on without a flush.
+    pub(crate) fn note(&self, range: &Range<u64>, (at, lost): (u64, bool), flushed: u64) -> bool {
         let mut state = self.state.lock();
         self.forget_flushed(&mut state, flushed);
         state.add(range.clone());
         state.upto = state.upto.max(at);
+        state.lost |= lost;
         self.any.store(true, Ordering::SeqCst);
         state.ranges.len() <= RANGES_MAX
     }

@@ -329,6 +329,9 @@ impl AddressSpace {
         }
         self.record_error(errno);
         self.zeroed.flush_failed(flushed);
+        if let Some(get_block) = &self.ops.get_block {
+            get_block.flush_failed();
+        }
         let now_ns = self.core.clock.now_ns();
         let mut again = 0;
         let mut from = 0;
@@ -359,12 +362,20 @@ impl AddressSpace {
         get_block.written(blocks);
     }
 
-    /// Notes that the device was changed past the cache: the next sync flushes it.
-    /// Returns its number.
-    pub(crate) fn note_direct_write(&self) -> u64 {
+    /// Notes that the device was changed past the cache since it had `began` failed flushes: the
+    /// next sync flushes it. Returns the change's number, and whether a flush failed meanwhile, and
+    /// may have lost it: its leader did not find it among the writes that had ended.
+    pub(crate) fn note_direct_write(&self, began: u64) -> (u64, bool) {
         let at = self.dev.number_write(false);
         let _before = self.last_write.fetch_max(at, Ordering::SeqCst);
-        at
+        let lost = self.dev.limits().volatile_cache && self.dev.failed_flushes() != began;
+        if lost {
+            self.record_error(self.dev.errors.last().unwrap_or(Errno::IO));
+            if let Some(get_block) = &self.ops.get_block {
+                get_block.flush_failed();
+            }
+        }
+        (at, lost)
     }
 
     /// A write error goes here before it goes anywhere else.

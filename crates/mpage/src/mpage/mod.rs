@@ -25,19 +25,16 @@ mod map;
 mod read;
 mod walk;
 mod write_range;
-
-use std::ops::Range;
-
-use mpage_block::{Bio, BlockDevice, Errno, submit_and_wait};
+mod zeroout;
 
 use crate::address_space::AddressSpace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::GetBlock;
-use crate::units::{SECTOR_SIZE, Sector};
 use crate::writeback::WritebackControl;
 
 pub(crate) use read::{Filling, Then, mpage_readahead};
 pub(crate) use write_range::{DirectIo, write_dirty_range};
+pub(crate) use zeroout::{Room, discard, write_zeroes};
 
 /// Writes the pages of `mapping` that are in io and in the range of `wbc`, in large bios.
 ///
@@ -74,41 +71,4 @@ pub fn generic_writepages(mapping: &AddressSpace, wbc: &mut WritebackControl) ->
             .because("the mapping has neither a block map nor a writepage"));
     };
     walk::PageByPage::new(mapping, wbc, &*writepage).run()
-}
-
-/// Makes bytes `range` of a device read as zeros, and lets their room go; waits for it.
-///
-/// # Errors
-///
-/// The device's.
-pub(crate) fn write_zeroes(
-    device: &dyn BlockDevice,
-    range: &Range<u64>,
-) -> std::result::Result<(), Errno> {
-    submit_and_wait(device, Bio::write_zeroes(sector_at(range.start), range.end - range.start))
-}
-
-/// As [`write_zeroes`], but the room stays.
-pub(crate) fn write_zeroes_keeping_room(
-    device: &dyn BlockDevice,
-    range: &Range<u64>,
-) -> std::result::Result<(), Errno> {
-    let (sector, bytes) = (sector_at(range.start), range.end - range.start);
-    submit_and_wait(device, Bio::write_zeroes_keeping_room(sector, bytes))
-}
-
-/// Tells a device that bytes `range` are not needed; waits for it.
-///
-/// # Errors
-///
-/// The device's.
-pub(crate) fn discard(
-    device: &dyn BlockDevice,
-    range: &Range<u64>,
-) -> std::result::Result<(), Errno> {
-    submit_and_wait(device, Bio::discard(sector_at(range.start), range.end - range.start))
-}
-
-fn sector_at(offset: u64) -> Sector {
-    Sector(offset / SECTOR_SIZE as u64)
 }

@@ -39,6 +39,8 @@ pub(crate) struct DirectIo<'a> {
     space: &'a AddressSpace,
     mapper: Mapper<'a>,
     purpose: Purpose,
+    /// Flushes that had failed before it.
+    began: u64,
     ended: Arc<Ended>,
     pending: Option<Bio>,
 }
@@ -57,7 +59,8 @@ impl<'a> DirectIo<'a> {
         purpose: Purpose,
     ) -> DirectIo<'a> {
         let mapper = Mapper::new(space, get_block, purpose);
-        DirectIo { space, mapper, purpose, ended: Arc::default(), pending: None }
+        let began = space.dev().failed_flushes();
+        DirectIo { space, mapper, purpose, began, ended: Arc::default(), pending: None }
     }
 
     /// Adds bytes `range` of the file, which lie in one page and on whole blocks, with their memory
@@ -147,7 +150,7 @@ impl<'a> DirectIo<'a> {
         }
         if self.purpose == Purpose::Write {
             self.space.note_blocks_written(get_block, blocks);
-            let _number = self.space.note_direct_write();
+            let _number = self.space.note_direct_write(self.began);
         }
         Ok(())
     }

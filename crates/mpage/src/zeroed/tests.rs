@@ -8,7 +8,7 @@ fn ranges(zeroed: &Zeroed) -> Vec<(u64, u64)> {
 fn ranges_that_touch_are_one() {
     let zeroed = Zeroed::default();
     for range in [0..10, 20..30, 10..20, 50..60, 25..55] {
-        assert!(zeroed.note(&range, 1, 0));
+        assert!(zeroed.note(&range, (1, false), 0));
     }
     assert_eq!(ranges(&zeroed), [(0, 60)]);
 }
@@ -16,8 +16,8 @@ fn ranges_that_touch_are_one() {
 #[test]
 fn written_bytes_are_zeroed_no_more() {
     let zeroed = Zeroed::default();
-    assert!(zeroed.note(&(0..30), 1, 0));
-    assert!(zeroed.note(&(40..70), 2, 0));
+    assert!(zeroed.note(&(0..30), (1, false), 0));
+    assert!(zeroed.note(&(40..70), (2, false), 0));
     zeroed.overwritten(&(10..20));
     zeroed.overwritten(&(25..50));
     assert_eq!(ranges(&zeroed), [(0, 10), (20, 25), (50, 70)]);
@@ -28,11 +28,11 @@ fn written_bytes_are_zeroed_no_more() {
 #[test]
 fn a_flush_that_covers_the_last_removal_forgets_all() {
     let zeroed = Zeroed::default();
-    assert!(zeroed.note(&(0..10), 1, 0));
+    assert!(zeroed.note(&(0..10), (1, false), 0));
     zeroed.flush_failed(1);
     assert_eq!(zeroed.lost(1), None);
-    assert!(zeroed.note(&(20..30), 2, 1));
-    assert!(zeroed.note(&(40..50), 3, 1));
+    assert!(zeroed.note(&(20..30), (2, false), 1));
+    assert!(zeroed.note(&(40..50), (3, false), 1));
     assert_eq!(zeroed.lost(1), None, "no flush failed");
     zeroed.flush_failed(2);
     assert_eq!(zeroed.lost(3), Some(20..50), "a good flush behind the failed one proves nothing");
@@ -42,8 +42,8 @@ fn a_flush_that_covers_the_last_removal_forgets_all() {
 fn a_byte_is_zeros_up_to_where_its_range_ends_and_others_to_where_one_begins() {
     let zeroed = Zeroed::default();
     assert_eq!(zeroed.at(5, 0), (false, u64::MAX));
-    assert!(zeroed.note(&(10..20), 1, 0));
-    assert!(zeroed.note(&(30..40), 2, 0));
+    assert!(zeroed.note(&(10..20), (1, false), 0));
+    assert!(zeroed.note(&(30..40), (2, false), 0));
     assert_eq!(zeroed.at(5, 0), (false, 10));
     assert_eq!(zeroed.at(10, 0), (true, 20));
     assert_eq!(zeroed.at(19, 0), (true, 20));
@@ -54,10 +54,10 @@ fn a_byte_is_zeros_up_to_where_its_range_ends_and_others_to_where_one_begins() {
 #[test]
 fn a_read_behind_a_flush_or_with_all_overwritten_forgets_and_asks_for_no_lock_again() {
     let zeroed = Zeroed::default();
-    assert!(zeroed.note(&(0..10), 1, 0));
+    assert!(zeroed.note(&(0..10), (1, false), 0));
     assert_eq!(zeroed.at(0, 1), (false, u64::MAX));
     assert!(!zeroed.any.load(Ordering::SeqCst));
-    assert!(zeroed.note(&(0..10), 2, 1));
+    assert!(zeroed.note(&(0..10), (2, false), 1));
     zeroed.flush_failed(1);
     zeroed.overwritten(&(0..10));
     assert_eq!(zeroed.at(0, 1), (false, u64::MAX));
@@ -65,9 +65,16 @@ fn a_read_behind_a_flush_or_with_all_overwritten_forgets_and_asks_for_no_lock_ag
 }
 
 #[test]
+fn zeros_written_while_a_flush_failed_are_lost() {
+    let zeroed = Zeroed::default();
+    assert!(zeroed.note(&(0..10), (1, true), 1));
+    assert_eq!(zeroed.lost(1), Some(0..10), "a flush that came later need not cover them");
+}
+
+#[test]
 fn what_could_not_be_zeroed_again_stays_lost() {
     let zeroed = Zeroed::default();
-    assert!(zeroed.note(&(0..10), 1, 0));
+    assert!(zeroed.note(&(0..10), (1, false), 0));
     zeroed.flush_failed(0);
     assert!(zeroed.take_lost().into_iter().eq(std::iter::once(0..10)));
     assert_eq!(zeroed.lost(0), None);
@@ -80,7 +87,7 @@ fn too_many_ranges_ask_for_a_flush() {
     let zeroed = Zeroed::default();
     let apart = |n: u64| n * 10..n * 10 + 5;
     let most = RANGES_MAX as u64;
-    assert!((0..most).all(|n| zeroed.note(&apart(n), n + 1, 0)));
-    assert!(!zeroed.note(&apart(most), most + 1, 0));
-    assert!(zeroed.note(&apart(0), most + 2, most + 1), "the flush covered them");
+    assert!((0..most).all(|n| zeroed.note(&apart(n), (n + 1, false), 0)));
+    assert!(!zeroed.note(&apart(most), (most + 1, false), 0));
+    assert!(zeroed.note(&apart(0), (most + 2, false), most + 1), "the flush covered them");
 }
