@@ -189,18 +189,24 @@ pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
     space.begin_removal(&pages);
     let size = space.block_size();
     let result = invalidate_strict(space, &range).and_then(|()| {
-        let mut result = Ok(());
-        for range in space.zeroed.take_lost() {
+        // What lies behind the end is cut off by itself: else the file would be shorter meanwhile.
+        let end = size.start_of(size.block_after(space.size()));
+        let lost = space.zeroed.take_lost().into_iter();
+        let parts = lost.flat_map(|lost| {
+            let middle = end.clamp(lost.start, lost.end);
+            [lost.start..middle, middle..lost.end]
+        });
+        parts.filter(|part| !part.is_empty()).fold(Ok(()), |result, part| {
             let began = space.dev().failed_flushes();
-            match get_block.remove(size.block_of(range.start)..size.block_of(range.end)) {
-                Ok(()) => result = result.and(note_removal(space, &range, began)),
+            let removed = get_block.remove(size.block_of(part.start)..size.block_of(part.end));
+            result.and(match removed {
+                Ok(()) => note_removal(space, &part, began),
                 Err(error) => {
-                    space.zeroed.lost_again(&range);
-                    result = result.and(Err(error));
+                    space.zeroed.lost_again(&part);
+                    Err(error)
                 }
-            }
-        }
-        result
+            })
+        })
     });
     space.end_removal(&pages);
     result
