@@ -149,13 +149,12 @@ fn failed_test(test: Command) -> Result<Option<String>, Failure> {
         let errors = String::from_utf8_lossy(&output.stderr);
         return Err(Failure::new(format!("{}: {}\n{errors}", line(&test), output.status)));
     }
-    let named = |text: &str| {
-        let name = text.strip_prefix("test ")?;
-        name.strip_suffix(" ... FAILED")
-            .or(name.strip_suffix(" has been running for over 60 seconds"))
-            .map(str::to_owned)
+    let first = |ending: &str| {
+        let named =
+            |text: &str| text.strip_prefix("test ")?.strip_suffix(ending).map(str::to_owned);
+        text.lines().find_map(named)
     };
-    let first = text.lines().find_map(named);
+    let first = first(" ... FAILED").or_else(|| first(" has been running for over 60 seconds"));
     Ok(Some(first.unwrap_or_else(|| format!("{}", output.status))))
 }
 
@@ -183,6 +182,11 @@ mod tests {
             "echo running 2 tests; echo test one ... ok; echo test two ... FAILED; exit 101";
         let first = failed_test(shell(fails)).expect("tests ran");
         assert_eq!(first.as_deref(), Some("two"));
+        let slow = "echo running 2 tests; echo test one has been running for over 60 seconds";
+        let then = |script: &str| failed_test(shell(script)).expect("tests ran");
+        let failed = then(&format!("{slow}; echo test two ... FAILED; exit 101"));
+        assert_eq!(failed.as_deref(), Some("two"), "one is only slow");
+        assert_eq!(then(&format!("{slow}; exit 124")).as_deref(), Some("one"));
         assert!(failed_test(shell("echo running 1 test")).is_ok_and(|first| first.is_none()));
     }
 }
