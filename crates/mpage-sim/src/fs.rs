@@ -133,9 +133,8 @@ impl State {
 
     /// A place for `block`, near `after` if chance wants it.
     fn allocate(&mut self, file: usize, block: u64, after: Option<u64>) -> Result<u64> {
-        if !self.files[file].reserved.remove(&block) && self.available() == 0 {
-            return Err(no_space());
-        }
+        let had_room = self.files[file].reserved.remove(&block);
+        assert!(had_room, "block {block} of file {file} is written, and room was never set aside");
         let near = after.filter(|after| self.free.contains(after) && self.random.u8(..4) > 0);
         let chosen = near.or_else(|| {
             let count = self.free.len();
