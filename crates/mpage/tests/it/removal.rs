@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mpage::CachedFile;
+use mpage::{CachedFile, SyncKind};
 use mpage_block::wrap::Times;
 use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions};
 
@@ -56,6 +56,29 @@ fn a_hole_reads_as_zeros_also_when_a_failed_flush_lost_them() {
     assert!(bytes == expected);
     rig.file.fsync().unwrap();
     assert!(stack.bytes(0..8192) == expected);
+}
+
+/// Zeros that were on their way while a flush failed may be lost with what it had to make durable:
+/// its leader finds no number of them. They are written again.
+///
+/// Seen to fail: with `lost` always false in `note_direct_write`.
+#[test]
+fn zeros_that_were_on_their_way_while_a_flush_failed_are_written_again() {
+    let stack = Stack::new(1 << 20);
+    let rig = Rig::over(stack.top(), 4096, 1 << 20);
+    rig.file.write_all_at(&pattern(1, 0, 4096), 0).unwrap();
+    stack.hold(BioOp::WriteZeroes);
+    let file = rig.file.clone();
+    let punch = spawn(move || file.punch_hole(8192..12288));
+    stack.delay.wait_for_held(1);
+    stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.sync_range(0..4096, SyncKind::All)), Errno::IO);
+    stack.let_go();
+    punch.join().unwrap().unwrap();
+    drop(stack.take_writes());
+    assert_eq!(errno(rig.file.fsync()), Errno::IO, "of the second loss nobody was told");
+    rig.file.fsync().unwrap();
+    assert_eq!(count(&stack.take_writes(), BioOp::WriteZeroes), 1);
 }
 
 /// Seen to fail: with the operation given to the device all the same.

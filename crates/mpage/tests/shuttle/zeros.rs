@@ -46,6 +46,31 @@ fn shuttle_write_beside_zeros_is_there_or_gone() {
     });
 }
 
+/// F x T: what a read of a page brings in while blocks of it become zeros is not there afterwards.
+///
+/// Failed when zeros were put into a page that was being filled.
+#[test]
+fn shuttle_a_read_beside_zeros_brings_nothing_back() {
+    check(|| {
+        let rig = Build::pages(1).rig();
+        write(&rig.file, 0, 512, 1);
+        let file = rig.file.clone();
+        let reader = spawn(move || drop(read_versions(&file, 2048, 16)));
+        rig.file.punch_hole(1024..3072).unwrap();
+        reader.join().unwrap();
+        let versions = read_versions(&rig.file, 0, 4096);
+        for (n, version) in versions.into_iter().enumerate() {
+            let expected = match n * 8 {
+                0..512 => Some(1),
+                1024..3072 => None,
+                _ => Some(0),
+            };
+            assert_eq!(version, expected, "word {n}");
+        }
+        rig.end();
+    });
+}
+
 /// T x X: a write that is in flight when a part of its page becomes zeros goes out as it was.
 ///
 /// Failed when an edge was zeroed in a frame that is on its way.
