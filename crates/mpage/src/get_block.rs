@@ -203,8 +203,8 @@ pub trait GetBlock: Send + Sync {
         Ok(())
     }
 
-    /// A flush of the device failed: what this map wrote there since the last good one, sizes it set
-    /// included, may be lost, and has to be written again by the next sync. Called when the error
+    /// A flush of the device failed: what this map wrote there since the last good one may be lost,
+    /// sizes it set included, and has to be written again by the next sync. Called when the error
     /// is recorded, and before anybody is told of it. Must not wait for I/O.
     fn flush_failed(&self) {}
 

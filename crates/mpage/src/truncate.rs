@@ -196,17 +196,20 @@ pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
             let middle = end.clamp(lost.start, lost.end);
             [lost.start..middle, middle..lost.end]
         });
-        parts.filter(|part| !part.is_empty()).fold(Ok(()), |result, part| {
+        let mut result = Ok(());
+        for part in parts.filter(|part| !part.is_empty()) {
             let began = space.dev().failed_flushes();
             let removed = get_block.remove(size.block_of(part.start)..size.block_of(part.end));
-            result.and(match removed {
+            let noted = match removed {
                 Ok(()) => note_removal(space, &part, began),
                 Err(error) => {
                     space.zeroed.lost_again(&part);
                     Err(error)
                 }
-            })
-        })
+            };
+            result = result.and(noted);
+        }
+        result
     });
     space.end_removal(&pages);
     result
