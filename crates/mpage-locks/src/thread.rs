@@ -8,6 +8,20 @@ pub use loom::thread::{JoinHandle, yield_now};
 #[cfg(mpage_shuttle)]
 pub use shuttle::thread::{JoinHandle, yield_now};
 
+/// Lets other threads run, as the schedule chooses: at times as any atomic operation does, at times
+/// by yielding. Who yields comes last from then on where threads have priorities: done always, it
+/// would make half of the orders alike; done never, few would cut a thread off here.
+#[cfg(mpage_shuttle)]
+pub fn interrupt() {
+    use shuttle::rand::Rng;
+    use shuttle::sync::atomic::{AtomicBool, Ordering};
+    if shuttle::rand::thread_rng().gen_bool(0.5) {
+        yield_now();
+    } else {
+        let _seen: bool = AtomicBool::new(false).load(Ordering::SeqCst);
+    }
+}
+
 /// True on the very thread that `handle` would join.
 pub fn is_current<T>(handle: &JoinHandle<T>) -> bool {
     #[cfg(not(any(mpage_loom, mpage_shuttle)))]

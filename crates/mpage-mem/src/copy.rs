@@ -121,15 +121,11 @@ fn middle(start: *const u8, len: usize) -> usize {
     if cfg!(mpage_shuttle) { (len / 2).saturating_sub((start.addr() + len / 2) % WORD) } else { 0 }
 }
 
-/// Lets other threads run between the two parts of a copy, under a checker of schedules. Who yields
-/// would come last from then on where threads have priorities.
+/// Lets other threads run between the two parts of a copy, under a checker of schedules.
 #[inline]
 fn turn() {
     #[cfg(mpage_shuttle)]
-    {
-        use mpage_locks::atomic::{AtomicBool, Ordering};
-        let _seen: bool = AtomicBool::new(false).load(Ordering::SeqCst);
-    }
+    mpage_locks::thread::interrupt();
 }
 
 #[cfg(all(test, not(any(mpage_loom, mpage_shuttle))))]
