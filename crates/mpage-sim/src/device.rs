@@ -279,6 +279,9 @@ impl State {
                 put(&mut self.content, done.start, &now[..done.len()], true);
                 if held.bio.flags().fua && held.effect.is_none() {
                     put(&mut self.durable, range.start, &now, true);
+                    // A flush that was submitted before takes nothing back.
+                    let flushes = self.held.iter_mut().filter(|held| held.bio.op() == BioOp::Flush);
+                    flushes.for_each(|flush| put(&mut flush.sampled, range.start, &now, true));
                 }
             }
             BioOp::Discard => put(&mut self.content, done.start, &vec![0; done.len()], false),

@@ -53,6 +53,7 @@ mod observe;
 mod removal;
 mod writeback;
 pub(crate) use guards::{PageLock, PagePin, Store};
+pub(crate) use removal::RemovalAt;
 
 /// The cached pages of one file, shared by all its opens. Linux: `struct address_space`.
 pub struct AddressSpace {

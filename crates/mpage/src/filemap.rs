@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
+use crate::address_space::{AddressSpace, Dirtied, PagePin, RemovalAt, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::may_wait::MayWait;
 use crate::page::{COPYING, FILLING, FROZEN, SHARED};
@@ -176,10 +176,11 @@ fn store_now(
     if word.has(FILLING) || !word.uptodate().contains(needed) {
         return Ok(false);
     }
-    if !word.dirty().contains(sectors) {
+    let Some(begun) = space.removals_begun(index) else { return Ok(false) };
+    if !pin.word().dirty().contains(sectors) {
         reserve(space, index, part)?;
     }
-    let store = || try_store(space, &pin, offset, content, sectors, end);
+    let store = || try_store(space, &pin, (offset, content), sectors, end, begun);
     let tried = match store() {
         Tried::NoFrame if drop_cold(space.core()) => store(),
         tried => tried,
@@ -217,10 +218,15 @@ fn store(space: &AddressSpace, index: PageIndex, offset: usize, content: &[u8]) 
     loop {
         let pin = get_page(space, index, false, &may_wait);
         read_page(space, &pin, sectors.without(covered), &may_wait)?;
+        let Some(begun) = space.removals_begun(index) else {
+            drop(pin);
+            space.wait_for_removal(index);
+            continue;
+        };
         if !pin.word().dirty().contains(sectors) {
             reserve(space, index, part.clone())?;
         }
-        match try_store(space, &pin, part.start, content, sectors, end) {
+        match try_store(space, &pin, (part.start, content), sectors, end, begun) {
             Tried::Done => return Ok(()),
             Tried::Again => {}
             Tried::NoFrame => make_room(space.core(), &may_wait),
@@ -237,20 +243,22 @@ fn store(space: &AddressSpace, index: PageIndex, offset: usize, content: &[u8]) 
 
 enum Tried {
     Done,
-    /// The page left its mapping, or lost a block that was up to date.
+    /// The page left its mapping, lost a block that was up to date, or may have lost its room.
     Again,
     NoFrame,
     Filling,
     Removing,
 }
 
+/// Stores `content` at `offset` of the page. Room was set aside for `sectors` when so many removals
+/// had `begun`.
 fn try_store(
     space: &AddressSpace,
     pin: &PagePin<'_>,
-    offset: usize,
-    content: &[u8],
+    (offset, content): (usize, &[u8]),
     sectors: SectorMask,
     end: u64,
+    begun: u64,
 ) -> Tried {
     let Some(store) = Store::enter(pin) else { return Tried::Again };
     let covered = space.block_size().sectors_covered(offset..offset + content.len());
@@ -261,10 +269,10 @@ fn try_store(
     if store.entered().has(FILLING) && !stale.is_empty() {
         return Tried::Filling;
     }
-    if space.is_removing(pin.index()) {
-        // What is stored now could outlive the removal, or be dropped by it after we said that
-        // it was written.
-        return Tried::Removing;
+    match space.removal_at(pin.index(), begun) {
+        RemovalAt::None => {}
+        RemovalAt::Since => return Tried::Again,
+        RemovalAt::UnderWay => return Tried::Removing,
     }
     if store.make_writable().is_err() {
         return Tried::NoFrame;

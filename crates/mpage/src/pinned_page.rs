@@ -4,7 +4,7 @@
 //! go through a guard, which is a store in progress as any other (`docs/locking.md`, protocols 1 to
 //! 4), so that a write in flight never sees them, and a sync after them does.
 
-use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
+use crate::address_space::{AddressSpace, Dirtied, PagePin, RemovalAt, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::CachedFile;
 use crate::filemap;
@@ -76,11 +76,15 @@ impl PinnedPage {
         self.file.check_writable("write")?;
         let space: &AddressSpace = self.file.mapping();
         loop {
+            let Some(begun) = space.removals_begun(self.index) else {
+                space.wait_for_removal(self.index);
+                continue;
+            };
             let inside = part_in_page(&(0..space.size()), self.index).end;
             filemap::reserve(space, self.index, 0..inside)?;
             let Some(store) = space.enter_pinned(self.id, self.index) else { return Ok(None) };
-            if space.is_removing(self.index) {
-                // What is stored now could be on its way to blocks while they are freed.
+            let removal = space.removal_at(self.index, begun);
+            if removal != RemovalAt::None {
                 drop(store);
                 space.wait_for_removal(self.index);
                 continue;

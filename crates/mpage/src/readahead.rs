@@ -175,13 +175,8 @@ impl Readahead {
             }
         }
         let pin = get_page(space, index, false, &may_wait);
-        let size = space.size();
-        if size <= range.start {
-            // Truncated meanwhile: nothing of the page will be asked for again.
-            return read_page(space, &pin, SectorMask::ALL, &may_wait);
-        }
-        let part = part_in_page(&(range.start..range.end.min(size)), index);
-        let wanted = space.block_size().sectors_touched(part);
+        // Also what a truncate has cut off meanwhile: the caller goes on until it has all.
+        let wanted = space.block_size().sectors_touched(part_in_page(&range, index));
         read_page(space, &pin, wanted, &may_wait)
     }
 

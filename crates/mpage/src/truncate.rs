@@ -119,7 +119,9 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
     let removed = match &space.ops().get_block {
         Some(get_block) if zeroed.is_ok() => {
             let size = space.block_size();
-            let blocks = size.block_after(range.start)..size.block_of(range.end);
+            // Zeros behind the end could make a device longer that ends where the file ends.
+            let end = size.block_of(range.end).min(size.block_after(space.size()));
+            let blocks = size.block_after(range.start)..end;
             match room {
                 _ if blocks.start >= blocks.end => Ok(()),
                 Room::Freed => get_block.remove(blocks),

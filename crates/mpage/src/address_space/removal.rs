@@ -2,6 +2,18 @@
 
 use super::*;
 
+/// What removals mean to a store that has entered its page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RemovalAt {
+    /// Nothing: one that begins now waits for the store, or takes it away.
+    None,
+    /// There were some, which may have given back the room that was set aside for it.
+    Since,
+    /// The page is in a range that is being removed: what is stored now could outlive the removal,
+    /// or be dropped by it after we said that it was written.
+    UnderWay,
+}
+
 impl AddressSpace {
     /// Begins the removal of `pages`: nobody inserts a page there, or lets the size grow there,
     /// before [`end_removal`](Self::end_removal). Waits for an overlapping removal.
@@ -29,9 +41,22 @@ impl AddressSpace {
         self.changed.notify();
     }
 
-    /// True while page `index` is in a range that is being removed.
-    pub(crate) fn is_removing(&self, index: PageIndex) -> bool {
-        self.lock().removing(index)
+    /// How many removals have begun so far: room that is set aside then for page `index` may be
+    /// given back by a later one. `None` while the page is in a range that is being removed.
+    pub(crate) fn removals_begun(&self, index: PageIndex) -> Option<u64> {
+        let state = self.lock();
+        (!state.removing(index)).then_some(state.removals_begun)
+    }
+
+    /// What removals mean to a store into page `index`, entered, for which room was set aside when
+    /// `begun` had begun.
+    pub(crate) fn removal_at(&self, index: PageIndex, begun: u64) -> RemovalAt {
+        let state = self.lock();
+        match state.removing(index) {
+            true => RemovalAt::UnderWay,
+            false if state.removals_begun != begun => RemovalAt::Since,
+            false => RemovalAt::None,
+        }
     }
 
     /// Waits until page `index` is in no range that is being removed.
