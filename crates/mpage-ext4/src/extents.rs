@@ -1,0 +1,198 @@
+//! Trees of extents: file blocks to device blocks, in runs.
+//!
+//! The root is in the inode, with room for four entries; a node below fills a block. An entry of a
+//! leaf is a run; one of any other node names the node of all file blocks from its own first block
+//! on, up to the next entry's.
+//!
+//! Linux: Documentation/filesystems/ext4/ifork.rst; `ext4_find_extent()`, fs/ext4/extents.c.
+
+use std::ops::Range;
+
+use mpage::units::{DeviceBlock, FileBlock};
+use mpage::{Extent, Place};
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::error::{Error, Result};
+use crate::inode::Inode;
+use crate::layers::Attempt;
+use crate::view::View;
+
+/// Levels above the leaves at most: four entries, then 84 a node of 1 KiB, hold all blocks.
+const DEPTH_MAX: u16 = 5;
+const MAGIC: u16 = 0xf30a;
+/// The longest run of written blocks; a longer count says that they were not written.
+const WRITTEN_MAX: u16 = 1 << 15;
+/// File blocks that a file can have: they are numbered with 32 bits.
+pub(crate) const FILE_BLOCKS: u64 = 1 << 32;
+const ENTRY: usize = 12;
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct Header {
+    magic: U16,
+    entries: U16,
+    max: U16,
+    depth: U16,
+    generation: U32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawExtent {
+    first: U32,
+    len: U16,
+    start_hi: U16,
+    start_lo: U32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawIndex {
+    first: U32,
+    leaf_lo: U32,
+    leaf_hi: U16,
+    unused: U16,
+}
+
+/// A node, its header checked.
+struct Node<'a> {
+    depth: u16,
+    /// Its entries, and no more.
+    entries: &'a [u8],
+}
+
+/// Where an entry is looked for: which node that is, and which file blocks are its own.
+struct Part {
+    name: String,
+    blocks: Range<u64>,
+}
+
+/// The run of `inode` that holds file block `block`, as long as one entry or hole of a leaf tells.
+pub(crate) fn find(view: &View<'_>, inode: &Inode, block: u64) -> Attempt<Extent> {
+    let name = || format!("the map of inode {}", inode.number);
+    if block >= FILE_BLOCKS {
+        return Ok(Extent::hole(FileBlock(block), u64::MAX - block));
+    }
+    let root = Node::of(&inode.block, name())?;
+    if root.depth > DEPTH_MAX {
+        let detail = format!("{} has {} levels", name(), root.depth);
+        return Err(Error::corrupt(detail).into());
+    }
+    let mut blocks = 0..FILE_BLOCKS;
+    let mut below = match root.depth {
+        0 => return Ok(root.find(view, &Part { name: name(), blocks }, block)?),
+        _ => root.child(&name(), &mut blocks, block)?,
+    };
+    let mut depth = root.depth;
+    while let Some(number) = below {
+        depth -= 1;
+        let name = || format!("{}, block {number}", name());
+        let bytes = view.block(number, name)?;
+        check_sum(view, inode, &bytes, number)?;
+        let node = Node::of(&bytes, name())?;
+        if node.depth != depth {
+            let detail = format!("{} is at level {}, not {depth}", name(), node.depth);
+            return Err(Error::corrupt(detail).into());
+        }
+        if depth == 0 {
+            return Ok(node.find(view, &Part { name: name(), blocks }, block)?);
+        }
+        below = node.child(&name(), &mut blocks, block)?;
+    }
+    // Before the first entry of a node there is nothing.
+    Ok(Extent::hole(FileBlock(block), blocks.end - block))
+}
+
+/// Checks the checksum behind the entries of a node that fills a block.
+fn check_sum(view: &View<'_>, inode: &Inode, bytes: &[u8], number: u64) -> Result<()> {
+    if !view.sb.has_checksums() {
+        return Ok(());
+    }
+    let max = usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
+    let end = ENTRY * (1 + max);
+    let right = bytes
+        .get(end..end + 4)
+        .is_some_and(|sum| sum == inode.checksum_seed.of(&bytes[..end]).0.to_le_bytes());
+    match right {
+        true => Ok(()),
+        false => Err(Error::corrupt(format!(
+            "the checksum of block {number}, of the map of inode {}, is wrong",
+            inode.number
+        ))),
+    }
+}
+
+impl<'a> Node<'a> {
+    fn of(bytes: &'a [u8], name: String) -> Result<Node<'a>> {
+        let (header, rest) = Header::ref_from_prefix(bytes).expect("a node has a header");
+        let (entries, max) = (usize::from(header.entries.get()), usize::from(header.max.get()));
+        if header.magic != MAGIC || entries > max || max > rest.len() / ENTRY {
+            let detail = format!("{name} has {entries} entries of {max}, or is no node");
+            return Err(Error::corrupt(detail));
+        }
+        Ok(Node { depth: header.depth.get(), entries: &rest[..entries * ENTRY] })
+    }
+
+    /// The node below that has file block `block`, and in `blocks` the file blocks that it may
+    /// have; `None` when there is nothing up to their end.
+    fn child(&self, name: &str, blocks: &mut Range<u64>, block: u64) -> Result<Option<u64>> {
+        let indexes = <[RawIndex]>::ref_from_bytes(self.entries).expect("whole entries");
+        let behind = indexes.partition_point(|index| u64::from(index.first.get()) <= block);
+        let first_of = |at: usize| indexes.get(at).map(|index| u64::from(index.first.get()));
+        let end = first_of(behind).unwrap_or(blocks.end);
+        let Some(at) = behind.checked_sub(1) else {
+            blocks.end = end;
+            return Ok(None);
+        };
+        let start = first_of(at).expect("it is there");
+        if start < blocks.start && at > 0 || end > blocks.end {
+            let detail = format!("{name} names blocks {start} to {end}, which are another's");
+            return Err(Error::corrupt(detail));
+        }
+        *blocks = start.max(blocks.start)..end;
+        let index = &indexes[at];
+        Ok(Some(u64::from(index.leaf_lo.get()) | u64::from(index.leaf_hi.get()) << 32))
+    }
+
+    /// The run of a leaf that holds file block `block`.
+    fn find(&self, view: &View<'_>, place: &Part, block: u64) -> Result<Extent> {
+        let extents = <[RawExtent]>::ref_from_bytes(self.entries).expect("whole entries");
+        let behind = extents.partition_point(|extent| u64::from(extent.first.get()) <= block);
+        let end = extents.get(behind).map_or(place.blocks.end, |next| next.first.get().into());
+        let Some(at) = behind.checked_sub(1) else {
+            return Ok(Extent::hole(FileBlock(block), end - block));
+        };
+        let extent = extents[at].read(view, &place.name)?;
+        let after = extent.first.0 + extent.count;
+        if after > end || extent.first.0 < place.blocks.start {
+            let detail = format!(
+                "{} has blocks {} to {after}, some of them another's",
+                place.name, extent.first.0
+            );
+            return Err(Error::corrupt(detail));
+        }
+        Ok(match extent.contains(FileBlock(block)) {
+            true => extent,
+            false => Extent::hole(FileBlock(block), end - block),
+        })
+    }
+}
+
+impl RawExtent {
+    fn read(&self, view: &View<'_>, name: &str) -> Result<Extent> {
+        let len = self.len.get();
+        let (count, written) = match len {
+            0..=WRITTEN_MAX => (len, true),
+            _ => (len - WRITTEN_MAX, false),
+        };
+        let start = u64::from(self.start_lo.get()) | u64::from(self.start_hi.get()) << 32;
+        if count == 0 || !view.sb.has_blocks(start, count.into()) {
+            let detail = format!("{name} has {count} blocks at block {start}");
+            return Err(Error::corrupt(detail));
+        }
+        let (first, to) = (FileBlock(self.first.get().into()), DeviceBlock(start));
+        let place = if written { Place::Mapped(to) } else { Place::Unwritten(to) };
+        Ok(Extent { place, ..Extent::mapped(first, to, count.into()) })
+    }
+}

@@ -1,0 +1,275 @@
+//! Inodes: what is known of a file beside its name and its content.
+//!
+//! Linux: Documentation/filesystems/ext4/inodes.rst; `__ext4_iget()`, fs/ext4/inode.c.
+
+use std::fmt;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::checksum::Checksum;
+use crate::error::{Error, Result};
+use crate::features::HUGE_FILE;
+use crate::superblock::Superblock;
+
+/// The number of an inode: 1 and up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeNumber(pub u32);
+
+impl InodeNumber {
+    /// The root directory's.
+    pub const ROOT: InodeNumber = InodeNumber(2);
+}
+
+impl fmt::Display for InodeNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the kind of file of its name")]
+pub enum FileKind {
+    Regular,
+    Directory,
+    SymbolicLink,
+    CharacterDevice,
+    BlockDevice,
+    Fifo,
+    Socket,
+}
+
+impl FileKind {
+    /// The kind that `mode` says, as `S_IFMT` does.
+    pub fn of_mode(mode: u16) -> Option<FileKind> {
+        Some(match mode & 0xf000 {
+            0x8000 => FileKind::Regular,
+            0x4000 => FileKind::Directory,
+            0xa000 => FileKind::SymbolicLink,
+            0x2000 => FileKind::CharacterDevice,
+            0x6000 => FileKind::BlockDevice,
+            0x1000 => FileKind::Fifo,
+            0xc000 => FileKind::Socket,
+            _ => return None,
+        })
+    }
+}
+
+/// A point in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Seconds since 1970, which may be negative.
+    pub seconds: i64,
+    /// Nanoseconds behind them: below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+impl Timestamp {
+    /// From 32 bits of seconds, and 2 more with 30 of nanoseconds.
+    fn of(seconds: U32, extra: U32) -> Timestamp {
+        let epoch = i64::from(extra.get() & 3) << 32;
+        let seconds = i64::from(seconds.get().cast_signed()) + epoch;
+        Timestamp { seconds, nanoseconds: (extra.get() >> 2).min(999_999_999) }
+    }
+}
+
+/// The inode's blocks are in a tree of extents.
+pub(crate) const EXTENTS_FLAG: u32 = 0x8_0000;
+/// The directory has hashes.
+pub(crate) const INDEX_FLAG: u32 = 0x1000;
+/// The blocks are counted in blocks.
+const HUGE_FILE_FLAG: u32 = 0x4_0000;
+
+const SHORT: usize = 128;
+
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawInode {
+    mode: U16,
+    uid_lo: U16,
+    size_lo: U32,
+    atime: U32,
+    ctime: U32,
+    mtime: U32,
+    dtime: U32,
+    gid_lo: U16,
+    links_count: U16,
+    blocks_lo: U32,
+    flags: U32,
+    version_lo: U32,
+    block: [u8; 60],
+    generation: U32,
+    file_acl_lo: U32,
+    size_high: U32,
+    obso_faddr: U32,
+    blocks_high: U16,
+    file_acl_high: U16,
+    uid_high: U16,
+    gid_high: U16,
+    checksum_lo: U16,
+    reserved: U16,
+    // Behind the first 128 bytes.
+    extra_isize: U16,
+    checksum_hi: U16,
+    ctime_extra: U32,
+    mtime_extra: U32,
+    atime_extra: U32,
+    crtime: U32,
+    crtime_extra: U32,
+    version_hi: U32,
+    projid: U32,
+}
+
+const WHOLE: usize = size_of::<RawInode>();
+const _: () = assert!(WHOLE == 160);
+const CHECKSUM_LO_AT: usize = 0x7c;
+const CHECKSUM_HI_AT: usize = 0x82;
+
+/// An inode, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Inode {
+    pub(crate) number: InodeNumber,
+    pub(crate) kind: FileKind,
+    /// Permissions and the kind, as `st_mode` has them.
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size: u64,
+    pub(crate) links: u16,
+    /// Room on the device, in sectors of 512 bytes.
+    pub(crate) sectors: u64,
+    pub(crate) flags: u32,
+    /// The root of its map, a short symbolic link, or a device's number.
+    pub(crate) block: [u8; 60],
+    pub(crate) generation: u32,
+    /// The block of its extended attributes; zero if there is none.
+    pub(crate) attribute_block: u64,
+    pub(crate) accessed: Timestamp,
+    pub(crate) changed: Timestamp,
+    pub(crate) modified: Timestamp,
+    /// When it was made; `None` where the inode is too short to say.
+    pub(crate) created: Option<Timestamp>,
+    /// What the checksums of its blocks begin with.
+    pub(crate) checksum_seed: Checksum,
+    /// What lies behind the fields: its extended attributes.
+    pub(crate) behind: Vec<u8>,
+}
+
+impl Inode {
+    /// Reads inode `number` from its bytes.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when its checksum is wrong, or it is not what an inode can be. An inode that is
+    /// not in use is `Corrupt` too: nothing should name it.
+    pub(crate) fn of(sb: &Superblock, number: InodeNumber, bytes: &[u8]) -> Result<Inode> {
+        let corrupt = |what: String| Error::corrupt(format!("inode {number} {what}"));
+        let extra = match bytes.len() {
+            SHORT => 0,
+            _ => usize::from(u16::from_le_bytes([bytes[SHORT], bytes[SHORT + 1]])),
+        };
+        if !extra.is_multiple_of(4) || SHORT + extra > bytes.len() {
+            return Err(corrupt(format!("has {extra} extra bytes")));
+        }
+        let fields = SHORT + extra;
+        let mut whole = [0; WHOLE];
+        let len = fields.min(WHOLE);
+        whole[..len].copy_from_slice(&bytes[..len]);
+        let raw = RawInode::read_from_bytes(&whole).expect("as long as it is");
+        let seed = sb.checksum_seed.of(&number.0.to_le_bytes()).of(raw.generation.as_bytes());
+        if sb.has_checksums() && raw.checksum(extra) != right_checksum(seed, bytes, extra) {
+            return Err(corrupt("has a wrong checksum".into()));
+        }
+        let mode = raw.mode.get();
+        let kind = FileKind::of_mode(mode);
+        let kind = kind.ok_or_else(|| corrupt(format!("has mode {mode:#o}")))?;
+        let is_file = kind == FileKind::Regular;
+        let high = if is_file { u64::from(raw.size_high.get()) << 32 } else { 0 };
+        let has_created = extra >= 0x18;
+        let inode = Inode {
+            number,
+            kind,
+            mode,
+            uid: u32::from(raw.uid_lo.get()) | u32::from(raw.uid_high.get()) << 16,
+            gid: u32::from(raw.gid_lo.get()) | u32::from(raw.gid_high.get()) << 16,
+            size: u64::from(raw.size_lo.get()) | high,
+            links: raw.links_count.get(),
+            sectors: raw.sectors(sb),
+            flags: raw.flags.get(),
+            block: raw.block,
+            generation: raw.generation.get(),
+            attribute_block: u64::from(raw.file_acl_lo.get())
+                | u64::from(raw.file_acl_high.get()) << 32,
+            accessed: Timestamp::of(raw.atime, raw.atime_extra),
+            changed: Timestamp::of(raw.ctime, raw.ctime_extra),
+            modified: Timestamp::of(raw.mtime, raw.mtime_extra),
+            created: has_created.then(|| Timestamp::of(raw.crtime, raw.crtime_extra)),
+            checksum_seed: seed,
+            behind: bytes[fields..].to_vec(),
+        };
+        if inode.size > inode.size_max(sb) {
+            return Err(corrupt(format!("has {} bytes, more than its map holds", inode.size)));
+        }
+        Ok(inode)
+    }
+
+    /// True when its blocks are in a tree of extents.
+    pub(crate) fn has_extents(&self) -> bool {
+        self.flags & EXTENTS_FLAG != 0
+    }
+
+    /// The number of a device file, in one of two forms; zero for others. Linux: `old_encode_dev()`
+    /// and `new_encode_dev()`, include/linux/kdev_t.h.
+    pub(crate) fn device(&self) -> u32 {
+        let number =
+            |at: usize| u32::from_le_bytes(self.block[at..at + 4].try_into().expect("four bytes"));
+        match (self.kind, number(0)) {
+            (FileKind::CharacterDevice | FileKind::BlockDevice, 0) => number(4),
+            (FileKind::CharacterDevice | FileKind::BlockDevice, old) => {
+                (old >> 8 & 0xff) << 8 | old & 0xff
+            }
+            _ => 0,
+        }
+    }
+
+    /// The most bytes that its map can hold.
+    pub(crate) fn size_max(&self, sb: &Superblock) -> u64 {
+        let block = sb.block_bytes;
+        if self.has_extents() {
+            return (u64::from(u32::MAX)) * block;
+        }
+        let in_block = block / 4;
+        (12 + in_block + in_block.pow(2) + in_block.pow(3)).min(u32::MAX.into()) * block
+    }
+}
+
+impl RawInode {
+    fn checksum(&self, extra: usize) -> u32 {
+        let high = if extra >= 4 { u32::from(self.checksum_hi.get()) << 16 } else { 0 };
+        u32::from(self.checksum_lo.get()) | high
+    }
+
+    /// Room on the device in sectors of 512 bytes.
+    fn sectors(&self, sb: &Superblock) -> u64 {
+        if !sb.features.ro_compat(HUGE_FILE) {
+            return self.blocks_lo.get().into();
+        }
+        let count = u64::from(self.blocks_lo.get()) | u64::from(self.blocks_high.get()) << 32;
+        let in_blocks = self.flags.get() & HUGE_FILE_FLAG != 0;
+        if in_blocks { count * (sb.block_bytes / 512) } else { count }
+    }
+}
+
+/// The checksum of an inode, begun with its own `seed`.
+fn right_checksum(seed: Checksum, bytes: &[u8], extra: usize) -> u32 {
+    let (low, high) = (CHECKSUM_LO_AT, CHECKSUM_HI_AT);
+    let sum = seed.of(&bytes[..low]).of(&[0; 2]).of(&bytes[low + 2..SHORT]);
+    if bytes.len() == SHORT {
+        return sum.low().into();
+    }
+    if extra < 4 {
+        return sum.of(&bytes[SHORT..]).low().into();
+    }
+    sum.of(&bytes[SHORT..high]).of(&[0; 2]).of(&bytes[high + 2..]).0
+}

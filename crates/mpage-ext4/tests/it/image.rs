@@ -1,0 +1,62 @@
+//! Images of the kinds that e2fsprogs makes.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use mpage::{BackingDev, Options, PageCache};
+use mpage_block::{MemoryDevice, MemoryOptions};
+use mpage_ext4::FileSystem;
+
+/// What a program of e2fsprogs, which has to be there, says when it ends well.
+pub(crate) fn run(program: &str, words: &[&str]) -> String {
+    let output = Command::new(program).args(words).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} of e2fsprogs: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {words:?}: {text}{errors}");
+    text
+}
+
+/// The image that `mke2fs` makes of `folder` with `options`.
+pub(crate) fn make(folder: &Path, size: &str, options: &[&str]) -> Vec<u8> {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("image");
+    let (path, folder) = (path.to_str().unwrap(), folder.to_str().unwrap());
+    let words = [&["-q", "-d", folder], options, &[path, size]].concat();
+    let _quiet = run("mke2fs", &words);
+    fs::read(path).unwrap()
+}
+
+/// An image that is open.
+pub(crate) struct Opened {
+    pub(crate) fs: FileSystem,
+    pub(crate) _dev: Arc<BackingDev>,
+}
+
+/// Opens an image in memory.
+pub(crate) fn open(image: &[u8]) -> mpage_ext4::Result<Opened> {
+    let options = Options { memory: 8 << 20, ..Options::default() };
+    let cache = Arc::new(PageCache::new(&options).unwrap());
+    let device = MemoryDevice::from_contents(image, MemoryOptions::default());
+    let dev = cache.add_device(Arc::new(device)).unwrap();
+    let fs = FileSystem::open(&cache, &dev, image.len() as u64)?;
+    Ok(Opened { fs, _dev: dev })
+}
+
+/// Kinds of images: names, and the words that make them.
+pub(crate) const KINDS: [(&str, &[&str]); 12] = [
+    ("ext2", &["-t", "ext2"]),
+    ("ext3", &["-t", "ext3"]),
+    ("ext4", &["-t", "ext4"]),
+    ("ext2 in 1 KiB", &["-t", "ext2", "-b", "1024"]),
+    ("ext3 in 2 KiB", &["-t", "ext3", "-b", "2048"]),
+    ("ext4 in 1 KiB", &["-t", "ext4", "-b", "1024"]),
+    ("ext4 in 4 KiB", &["-t", "ext4", "-b", "4096"]),
+    ("short inodes", &["-t", "ext4", "-I", "128"]),
+    ("32 bits", &["-t", "ext4", "-O", "^64bit,^metadata_csum,^flex_bg,uninit_bg"]),
+    ("no checksums", &["-t", "ext4", "-O", "^metadata_csum,^dir_index,^huge_file"]),
+    ("seed and orphan file", &["-t", "ext4", "-O", "metadata_csum_seed,orphan_file"]),
+    ("sparse_super2, meta_bg", &["-t", "ext4", "-O", "sparse_super2,meta_bg,^resize_inode"]),
+];

@@ -1,0 +1,4 @@
+//! Images made by e2fsprogs, read back.
+
+mod image;
+mod reading;
