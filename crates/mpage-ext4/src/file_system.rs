@@ -100,6 +100,11 @@ impl FileSystem {
         Ok(FileSystem { cache, dev, metadata, block, device, files })
     }
 
+    /// The metadata of the image.
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
     /// What is known of `inode`.
     ///
     /// # Errors

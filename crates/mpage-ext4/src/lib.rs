@@ -1,6 +1,7 @@
 //! ext2, ext3 and ext4 images over the mpage cache.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod block_map;
 mod checksum;
 mod error;
@@ -13,7 +14,9 @@ mod inode;
 mod layers;
 mod metadata;
 mod superblock;
+mod symlink;
 mod view;
+mod xattr;
 
 pub use error::{Error, ErrorKind, Result};
 pub use file_system::{Attributes, FileSystem};

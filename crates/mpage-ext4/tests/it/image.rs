@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mpage::{BackingDev, Options, PageCache};
 use mpage_block::{MemoryDevice, MemoryOptions};
-use mpage_ext4::FileSystem;
+use mpage_ext4::{FileSystem, InodeNumber};
 
 /// What a program of e2fsprogs, which has to be there, says when it ends well.
 pub(crate) fn run(program: &str, words: &[&str]) -> String {
@@ -60,3 +60,13 @@ pub(crate) const KINDS: [(&str, &[&str]); 12] = [
     ("seed and orphan file", &["-t", "ext4", "-O", "metadata_csum_seed,orphan_file"]),
     ("sparse_super2, meta_bg", &["-t", "ext4", "-O", "sparse_super2,meta_bg,^resize_inode"]),
 ];
+
+/// The inode of `path` in an image, as debugfs finds it.
+pub(crate) fn inode_of(image: &[u8], path: &str) -> InodeNumber {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = scratch.path().join("image");
+    fs::write(&at, image).unwrap();
+    let told = run("debugfs", &["-R", &format!("stat {path}"), at.to_str().unwrap()]);
+    let number = told.split_whitespace().nth(1).and_then(|number| number.parse().ok());
+    InodeNumber(number.unwrap_or_else(|| panic!("debugfs does not find {path}: {told}")))
+}

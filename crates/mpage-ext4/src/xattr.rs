@@ -1,0 +1,158 @@
+//! Extended attributes: behind the fields of the inode, and in a block that inodes may share.
+//!
+//! Linux: Documentation/filesystems/ext4/attributes.rst; `ext4_xattr_get()`, fs/ext4/xattr.c.
+
+use std::ops::Range;
+
+use mpage_block::Errno;
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::acl;
+use crate::error::{Error, Result};
+use crate::file_system::FileSystem;
+use crate::inode::{Inode, InodeNumber};
+use crate::layers::Attempt;
+use crate::view::View;
+
+const MAGIC: u32 = 0xea02_0000;
+/// Bytes before the entries of a block.
+const BLOCK_HEADER: usize = 32;
+/// Where the checksum of a block is.
+const CHECKSUM_AT: Range<usize> = 0x10..0x14;
+
+/// The beginnings of names, which are stored as numbers.
+const PREFIXES: [(u8, &[u8]); 6] = [
+    (1, b"user."),
+    (2, b"system.posix_acl_access"),
+    (3, b"system.posix_acl_default"),
+    (4, b"trusted."),
+    (6, b"security."),
+    (7, b"system."),
+];
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawEntry {
+    name_len: u8,
+    name_index: u8,
+    value_offs: U16,
+    value_inum: U32,
+    value_size: U32,
+    hash: U32,
+}
+
+const ENTRY: usize = size_of::<RawEntry>();
+
+/// An attribute: its whole name, and its value as the format has it.
+struct Attribute {
+    index: u8,
+    name: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Attribute {
+    /// Its value as programs see it.
+    fn value(self, inode: InodeNumber) -> Result<Vec<u8>> {
+        match self.index {
+            2 | 3 => acl::to_program(&self.value)
+                .ok_or_else(|| Error::corrupt(format!("an access list of inode {inode} is none"))),
+            _ => Ok(self.value),
+        }
+    }
+}
+
+impl FileSystem {
+    /// The value of extended attribute `name` of `inode`. Access lists are as `getxattr(2)` has
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// `ENODATA` when there is none; `Corrupt`; the device's.
+    pub fn extended_attribute(&self, inode: InodeNumber, name: &[u8]) -> Result<Vec<u8>> {
+        let found = self.metadata().read(|view| of_inode(view, &view.inode(inode)?))?;
+        let found = found.into_iter().find(|attribute| attribute.name == name);
+        let none = || {
+            let name = String::from_utf8_lossy(name);
+            Error::errno(Errno::NODATA, format!("attribute {name} of inode {inode}"))
+        };
+        found.ok_or_else(none)?.value(inode)
+    }
+
+    /// The names of the extended attributes of `inode`.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt`; the device's.
+    pub fn extended_attribute_names(&self, inode: InodeNumber) -> Result<Vec<Vec<u8>>> {
+        let found = self.metadata().read(|view| of_inode(view, &view.inode(inode)?))?;
+        Ok(found.into_iter().map(|attribute| attribute.name).collect())
+    }
+}
+
+/// All attributes of `inode`: those in it, then those in its block.
+fn of_inode(view: &View<'_>, inode: &Inode) -> Attempt<Vec<Attribute>> {
+    let mut found = Vec::new();
+    let behind = &inode.behind;
+    if behind.len() > 4 && behind[..4] == MAGIC.to_le_bytes() {
+        let name = || format!("inode {}", inode.number);
+        read(&behind[4..], 0, name, &mut found)?;
+    }
+    if inode.attribute_block != 0 {
+        let number = inode.attribute_block;
+        let name = || format!("block {number}, of attributes of inode {}", inode.number);
+        let block = view.block(number, name)?;
+        check(view, number, &block)?;
+        read(&block, BLOCK_HEADER, name, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Checks the header of a block of attributes.
+fn check(view: &View<'_>, number: u64, block: &[u8]) -> Result<()> {
+    let wrong = |what: &str| Err(Error::corrupt(format!("block {number}, of attributes, {what}")));
+    if block[..4] != MAGIC.to_le_bytes() || block[8..12] != 1u32.to_le_bytes() {
+        return wrong("is none");
+    }
+    if !view.sb.has_checksums() {
+        return Ok(());
+    }
+    let (head, tail) = (&block[..CHECKSUM_AT.start], &block[CHECKSUM_AT.end..]);
+    let sum = view.sb.checksum_seed.of(&number.to_le_bytes()).of(head).of(&[0; 4]).of(tail);
+    match block[CHECKSUM_AT] == sum.0.to_le_bytes() {
+        true => Ok(()),
+        false => wrong("has a wrong checksum"),
+    }
+}
+
+/// Adds the attributes whose entries are from `first` on in `bytes`, in which their values are too.
+fn read(
+    bytes: &[u8],
+    first: usize,
+    name: impl Fn() -> String,
+    found: &mut Vec<Attribute>,
+) -> Result<()> {
+    let corrupt = |what: &str| Error::corrupt(format!("{}: an attribute {what}", name()));
+    let mut at = first;
+    // Four zeros end the entries.
+    while bytes.get(at..at + 4).is_some_and(|end| end != [0; 4]) {
+        let rest = &bytes[at..];
+        let (entry, rest) =
+            RawEntry::ref_from_prefix(rest).map_err(|_| corrupt("leaves its room"))?;
+        let len = usize::from(entry.name_len);
+        let short = rest.get(..len).ok_or_else(|| corrupt("has a name that leaves its room"))?;
+        let prefix = PREFIXES.iter().find(|(index, _)| *index == entry.name_index);
+        let (index, prefix) = prefix.ok_or_else(|| corrupt("has an unknown kind of name"))?;
+        if entry.value_inum != 0 {
+            return Err(corrupt("has its value in an inode, without feature ea_inode"));
+        }
+        let start = usize::from(entry.value_offs.get());
+        let end = usize::try_from(entry.value_size.get()).ok().and_then(|n| start.checked_add(n));
+        let value = end.and_then(|end| bytes.get(start..end));
+        let value = value.ok_or_else(|| corrupt("has a value that leaves its room"))?;
+        let (name, value) = ([prefix, short].concat(), value.to_vec());
+        found.push(Attribute { index: *index, name, value });
+        at += (ENTRY + len).next_multiple_of(4);
+    }
+    Ok(())
+}
