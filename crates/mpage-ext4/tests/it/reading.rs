@@ -32,7 +32,7 @@ fn the_root_of_every_kind_of_image_is_a_directory() {
     let folder = tempfile::tempdir().unwrap();
     plant(folder.path());
     for (name, options) in KINDS {
-        let image = make(folder.path(), "128M", options);
+        let image = make(folder.path(), "40M", options);
         let opened = open(&image).unwrap_or_else(|error| panic!("{name}: {error}"));
         let root = opened.fs.attributes(InodeNumber::ROOT).unwrap();
         assert_eq!(root.kind, FileKind::Directory, "{name}");
@@ -46,7 +46,7 @@ fn the_content_of_files_is_read_from_every_kind_of_image() {
     let folder = tempfile::tempdir().unwrap();
     plant(folder.path());
     for (kind, options) in KINDS {
-        let image = make(folder.path(), "128M", options);
+        let image = make(folder.path(), "40M", options);
         let opened = open(&image).unwrap();
         for name in ["empty", "small", "inner/large", "sparse", "pieces"] {
             let expected = fs::read(folder.path().join(name)).unwrap();
