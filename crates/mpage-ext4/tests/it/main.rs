@@ -1,5 +1,6 @@
 //! Images made by e2fsprogs, read back.
 
 mod attributes;
+mod damaged;
 mod image;
 mod reading;

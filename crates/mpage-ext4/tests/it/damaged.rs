@@ -1,0 +1,98 @@
+//! Damaged images: an error, or whatever is still right; never a panic, an endless loop, or memory
+//! out of proportion.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+
+use mpage_ext4::{FileKind, FileSystem, InodeNumber};
+
+use crate::image::{make, open, run};
+
+/// Images of each kind, each damaged in another way.
+const IMAGES: u64 = 300;
+/// Bytes at the front of the image that are metadata for the most part, and so are damaged.
+const FRONT: usize = 160 << 10;
+
+fn plant(folder: &Path) {
+    fs::write(folder.join("small"), b"words").unwrap();
+    symlink("x".repeat(100), folder.join("long")).unwrap();
+    let pieces = File::create(folder.join("pieces")).unwrap();
+    for n in 0..200 {
+        pieces.write_all_at(&[7; 1024], n * 4096).unwrap();
+    }
+}
+
+/// Reads all that there is to read of the first inodes.
+fn read_all(fs: &FileSystem) {
+    for number in 0..40 {
+        let inode = InodeNumber(number);
+        let Ok(attributes) = fs.attributes(inode) else { continue };
+        let _names = fs.extended_attribute_names(inode);
+        let _access = fs.extended_attribute(inode, b"system.posix_acl_access");
+        let _target = fs.read_link(inode);
+        if attributes.kind != FileKind::Regular {
+            continue;
+        }
+        let file = fs.open_file(inode).unwrap();
+        let mut bytes = vec![0; 64 << 10];
+        for at in [0, 200_000, 10_000_000, 1 << 32, file.size().saturating_sub(1)] {
+            let _count = file.read_at(&mut bytes, at);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_image_is_an_error_or_read_as_far_as_it_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    plant(folder.path());
+    let kinds: [&[&str]; 3] = [
+        &["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^has_journal"],
+        &["-t", "ext4", "-b", "4096", "-O", "^metadata_csum,^has_journal,uninit_bg"],
+        &["-t", "ext2", "-b", "1024"],
+    ];
+    for options in kinds {
+        let image = make(folder.path(), "2M", options);
+        for seed in 0..IMAGES {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut damaged = image.clone();
+            for _ in 0..random.usize(1..20) {
+                let at = 1024 + random.usize(..FRONT.min(image.len()) - 1024);
+                damaged[at] = match random.u8(..4) {
+                    0 => 0,
+                    1 => 255,
+                    2 => damaged[at] ^ (1 << random.u8(..8)),
+                    _ => random.u8(..),
+                };
+            }
+            if let Ok(opened) = open(&damaged) {
+                read_all(&opened.fs);
+            }
+        }
+    }
+}
+
+/// With checksums nothing that was changed is taken for right.
+#[test]
+fn checksums_find_every_damaged_inode_and_descriptor() {
+    let folder = tempfile::tempdir().unwrap();
+    plant(folder.path());
+    let image = make(folder.path(), "4M", &["-t", "ext4", "-b", "1024", "-I", "256"]);
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("image");
+    fs::write(&path, &image).unwrap();
+    let told = run("debugfs", &["-R", "imap /pieces", path.to_str().unwrap()]);
+    // "Inode 13 is part of block group 0, located at block 71, offset 0x0200", in two lines.
+    let (inode, place) = told.split_once("located at block ").expect("debugfs says where it is");
+    let (block, offset) = place.trim().split_once(", offset 0x").expect("and at which byte");
+    let number: u32 = inode.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let block: usize = block.parse().unwrap();
+    let offset = usize::from_str_radix(offset, 16).unwrap();
+    let start = block * 1024 + offset;
+    for at in (start..start + 160).chain(2048..2048 + 64) {
+        let mut damaged = image.clone();
+        damaged[at] ^= 0x10;
+        let found = open(&damaged).map(|opened| opened.fs.attributes(InodeNumber(number)).is_err());
+        assert!(found.unwrap_or(true), "byte {at}");
+    }
+}
