@@ -22,7 +22,7 @@ const DEVICE_BLOCK: usize = 1024;
 pub struct FileSystem {
     cache: Arc<PageCache>,
     dev: Arc<BackingDev>,
-    metadata: Arc<Metadata>,
+    pub(crate) metadata: Arc<Metadata>,
     block: BlockSize,
     /// The device's own mapping.
     device: Arc<AddressSpace>,
