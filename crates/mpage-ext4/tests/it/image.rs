@@ -29,6 +29,13 @@ pub(crate) fn make(folder: &Path, size: &str, options: &[&str]) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
+/// Changes the image in a file as `commands` of debugfs say.
+pub(crate) fn set(image: &Path, commands: &[&str]) {
+    for command in commands {
+        let _quiet = run("debugfs", &["-w", "-R", command, image.to_str().unwrap()]);
+    }
+}
+
 /// An image that is open.
 pub(crate) struct Opened {
     pub(crate) fs: FileSystem,

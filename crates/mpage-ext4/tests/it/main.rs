@@ -3,4 +3,6 @@
 mod attributes;
 mod damaged;
 mod image;
+mod mounted;
+mod names;
 mod reading;
