@@ -36,6 +36,18 @@ pub(crate) fn set(image: &Path, commands: &[&str]) {
     }
 }
 
+/// `image`, its superblock changed by `settings` of debugfs, with its directories made anew by
+/// e2fsck: with an index, where there is room for one.
+pub(crate) fn with_indexes(image: &[u8], settings: &[&str]) -> Vec<u8> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), image).unwrap();
+    set(file.path(), settings);
+    let output = Command::new("e2fsck").arg("-fyD").arg(file.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{text}");
+    fs::read(file.path()).unwrap()
+}
+
 /// An image that is open.
 pub(crate) struct Opened {
     pub(crate) fs: FileSystem,

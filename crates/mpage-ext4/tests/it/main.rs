@@ -1,6 +1,7 @@
 //! Images made by e2fsprogs, read back.
 
 mod attributes;
+mod damage;
 mod damaged;
 mod image;
 mod mounted;

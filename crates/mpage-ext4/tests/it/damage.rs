@@ -1,0 +1,132 @@
+//! Damaged directories are errors, and nothing worse.
+
+use std::fs::{self, File};
+
+use mpage_ext4::{Cookie, ErrorKind, FileSystem, InodeNumber};
+
+use crate::image::{make, open, run, with_indexes};
+
+/// Bytes of a block.
+const BLOCK: usize = 1024;
+const FOLDER: &str = "folder";
+/// Names of the folder: enough for two levels of index.
+const NAMES: usize = 600;
+
+fn name(number: usize) -> Vec<u8> {
+    format!("{number:0>len$}", len = 200 + number % 50).into_bytes()
+}
+
+/// An image with a folder of many names: linear, and with an index.
+fn images(options: &[&str]) -> [Vec<u8>; 2] {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join(FOLDER);
+    fs::create_dir(&inner).unwrap();
+    for number in 0..NAMES {
+        let name = String::from_utf8(name(number)).unwrap();
+        let _file = File::create(inner.join(name)).unwrap();
+    }
+    let linear = make(folder.path(), "2M", &[&["-b", "1024", "-N", "800"], options].concat());
+    [with_indexes(&linear, &[]), linear]
+}
+
+/// The blocks of the folder of `image`, in order, as debugfs tells them.
+fn blocks(image: &[u8]) -> Vec<usize> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), image).unwrap();
+    let command = format!("blocks /{FOLDER}");
+    let text = run("debugfs", &["-R", &command, file.path().to_str().unwrap()]);
+    text.split_whitespace().map(|block| block.parse().unwrap()).collect()
+}
+
+/// Lists `directory`, which has `blocks` blocks, as far as it can be. True if nothing is wrong.
+fn list(fs: &FileSystem, directory: InodeNumber, blocks: usize) -> bool {
+    let (mut from, mut entries) = (Cookie::START, 0);
+    for _ in 0..=blocks {
+        match fs.read_directory(directory, from) {
+            Ok(some) => {
+                entries += some.entries.len();
+                let Some(next) = some.next else {
+                    assert!(entries <= blocks * (BLOCK / 12), "no entry is given twice");
+                    return true;
+                };
+                assert!(next > from);
+                from = next;
+            }
+            Err(error) => {
+                assert_eq!(error.kind, ErrorKind::Corrupt, "{error}");
+                return false;
+            }
+        }
+    }
+    panic!("a listing has no more steps than the directory has blocks");
+}
+
+/// Looks some names up: each is found, is not there, or the directory is damaged.
+fn look_up(fs: &FileSystem, directory: InodeNumber, random: &mut fastrand::Rng) {
+    for _ in 0..4 {
+        let found = fs.lookup(directory, &name(random.usize(..NAMES + 10)));
+        let Err(error) = found else { continue };
+        let not_there = ErrorKind::Errno(mpage_block::Errno::NOENT);
+        assert!([ErrorKind::Corrupt, not_there].contains(&error.kind), "{error}");
+    }
+}
+
+/// Changes some bytes of `block`, most of them where numbers are.
+fn change(block: &mut [u8], random: &mut fastrand::Rng) {
+    for _ in 0..random.usize(1..=4) {
+        let at = match random.u8(..3) {
+            0 => random.usize(..BLOCK),
+            1 => random.usize(..64),
+            _ => random.usize(..BLOCK / 4) * 4 + random.usize(..4),
+        };
+        block[at] = match random.u8(..4) {
+            0 => random.u8(..),
+            1 => 0,
+            2 => block[at] ^ 1 << random.u8(..8),
+            _ => block[random.usize(..BLOCK)],
+        };
+    }
+}
+
+#[test]
+fn any_bytes_make_a_listing_or_an_error() {
+    let images = images(&["-t", "ext4", "-O", "^metadata_csum,^has_journal"]);
+    for (seed, image) in (1..).zip(&images) {
+        let blocks = blocks(image);
+        let directory = open(image).unwrap().fs.lookup(InodeNumber::ROOT, FOLDER.as_bytes());
+        let (directory, mut well) = (directory.unwrap(), 0);
+        for seed in (seed * 10_000..).take(1500) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut image = image.clone();
+            // Block 0 and the one behind are of the index, or hold the first names.
+            let block = match random.bool() {
+                true => blocks[random.usize(..3)],
+                false => blocks[random.usize(..blocks.len())],
+            };
+            change(&mut image[block * BLOCK..][..BLOCK], &mut random);
+            let opened = open(&image).unwrap();
+            well += u32::from(list(&opened.fs, directory, blocks.len()));
+            look_up(&opened.fs, directory, &mut random);
+        }
+        assert!((100..1400).contains(&well), "{well} of the changes are in names or in free room");
+    }
+}
+
+#[test]
+fn a_changed_byte_is_told_by_the_checksums() {
+    for image in images(&["-t", "ext4", "-O", "metadata_csum,^has_journal"]) {
+        let blocks = blocks(&image);
+        let directory = open(&image).unwrap().fs.lookup(InodeNumber::ROOT, FOLDER.as_bytes());
+        let directory = directory.unwrap();
+        assert!(list(&open(&image).unwrap().fs, directory, blocks.len()), "it is well");
+        let mut random = fastrand::Rng::with_seed(7);
+        for block in blocks.iter().copied() {
+            let mut image = image.clone();
+            // Of a node, what is behind its entries counts for nothing: this is before.
+            let at = block * BLOCK + random.usize(..40);
+            image[at] ^= 1 << random.u8(..8);
+            let opened = open(&image).unwrap();
+            assert!(!list(&opened.fs, directory, blocks.len()), "byte {at}");
+        }
+    }
+}
