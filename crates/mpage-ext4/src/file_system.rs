@@ -10,7 +10,9 @@ use mpage_locks::Mutex;
 
 use crate::block_map::BlockMap;
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::RECOVER;
 use crate::inode::{FileKind, Inode, InodeNumber, Timestamp};
+use crate::journal;
 use crate::layers::Layers;
 use crate::metadata::Metadata;
 use crate::superblock::{self, RawSuperblock, Superblock};
@@ -62,11 +64,13 @@ pub struct Attributes {
 }
 
 impl FileSystem {
-    /// Opens the image that is all of `dev`, `image_bytes` bytes long.
+    /// Opens the image that is all of `dev`, `image_bytes` bytes long. If it was not closed, its
+    /// journal is replayed first, which writes to the device.
     ///
     /// # Errors
     ///
-    /// `NotExt`; `Unsupported`, with the names of the features; `Corrupt`; the device's.
+    /// `NotExt`; `Unsupported`, with the names of the features; `Corrupt`; the device's, `EROFS`
+    /// among them when the journal has to be replayed onto a device that cannot be written.
     pub fn open(
         cache: &Arc<PageCache>,
         dev: &Arc<BackingDev>,
@@ -81,21 +85,15 @@ impl FileSystem {
         let ops = Operations { get_block: Some(Arc::new(identity)), ..Operations::default() };
         let device = cache.add_mapping(dev, size, image_bytes, ops)?;
         let file = CachedFile::new(Arc::clone(&device), true);
-        let mut bytes = [0; superblock::LEN];
-        if file.read_at(&mut bytes, superblock::OFFSET)? < bytes.len() {
-            let detail = format!("{image_bytes} bytes are too few");
-            return Err(Error { kind: ErrorKind::NotExt, detail });
+        let mut metadata = read_metadata(&file, device_block)?;
+        if metadata.superblock().features.incompat(RECOVER) {
+            journal::recover(&metadata, &file)?;
+            // What the log says of the image is newer.
+            metadata = read_metadata(&file, device_block)?;
         }
-        let sb = Superblock::new(&RawSuperblock::of(&bytes)?, image_bytes)?;
-        let block = usize::try_from(sb.block_bytes).expect("at most a page");
-        if block < device_block {
-            return Err(Error {
-                kind: ErrorKind::Unsupported,
-                detail: format!("blocks of {block} bytes on sectors of {device_block}"),
-            });
-        }
+        let block = usize::try_from(metadata.superblock().block_bytes).expect("at most a page");
         let block = BlockSize::new(block).expect("checked with the superblock");
-        let metadata = Arc::new(Metadata::new(sb, Layers::new(file, block)));
+        let metadata = Arc::new(metadata);
         let (cache, dev, files) = (Arc::clone(cache), Arc::clone(dev), Mutex::default());
         Ok(FileSystem { cache, dev, metadata, block, device, files })
     }
@@ -162,4 +160,23 @@ impl FileSystem {
         let _closed = files.insert(inode.number, Arc::downgrade(&mapping));
         Ok(mapping)
     }
+}
+
+/// The metadata of the image that `file`, on a device of sectors of `device_block` bytes, is all of.
+fn read_metadata(file: &CachedFile, device_block: usize) -> Result<Metadata> {
+    let mut bytes = [0; superblock::LEN];
+    if file.read_at(&mut bytes, superblock::OFFSET)? < bytes.len() {
+        let detail = format!("{} bytes are too few", file.size());
+        return Err(Error { kind: ErrorKind::NotExt, detail });
+    }
+    let sb = Superblock::new(&RawSuperblock::of(&bytes)?, file.size())?;
+    let block = usize::try_from(sb.block_bytes).expect("at most a page");
+    if block < device_block {
+        return Err(Error {
+            kind: ErrorKind::Unsupported,
+            detail: format!("blocks of {block} bytes on sectors of {device_block}"),
+        });
+    }
+    let block = BlockSize::new(block).expect("checked with the superblock");
+    Ok(Metadata::new(sb, Layers::new(file.clone(), block)))
 }

@@ -14,6 +14,7 @@ mod hash;
 mod htree;
 mod indirect;
 mod inode;
+mod journal;
 mod layers;
 mod listing;
 mod metadata;

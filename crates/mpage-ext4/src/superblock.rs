@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{CSUM_SEED, Features, META_BG, METADATA_CSUM, SIXTY_FOUR_BIT};
+use crate::features::{CSUM_SEED, Features, META_BG, METADATA_CSUM, RECOVER, SIXTY_FOUR_BIT};
 
 /// Where it is in the image, in bytes.
 pub(crate) const OFFSET: u64 = 1024;
@@ -170,6 +170,20 @@ impl RawSuperblock {
             return Err(Error::corrupt("the superblock's checksum is wrong"));
         }
         Ok(raw)
+    }
+
+    /// Says whether the journal has to be replayed, with the checksum that it then has.
+    pub(crate) fn set_needs_recovery(&mut self, needs: bool) {
+        let others = self.feature_incompat.get() & !RECOVER;
+        self.feature_incompat = (others | if needs { RECOVER } else { 0 }).into();
+        if self.features().ro_compat(METADATA_CSUM) {
+            self.checksum = self.right_checksum();
+        }
+    }
+
+    /// As it is on the device.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.as_bytes()
     }
 
     fn features(&self) -> Features {

@@ -4,6 +4,7 @@ mod attributes;
 mod damage;
 mod damaged;
 mod image;
+mod journal;
 mod mounted;
 mod names;
 mod reading;
