@@ -85,11 +85,11 @@ impl FileSystem {
         let ops = Operations { get_block: Some(Arc::new(identity)), ..Operations::default() };
         let device = cache.add_mapping(dev, size, image_bytes, ops)?;
         let file = CachedFile::new(Arc::clone(&device), true);
-        let mut metadata = read_metadata(&file, device_block)?;
+        let mut metadata = read_metadata(&file, device_block, RawSuperblock::before_recovery)?;
         if metadata.superblock().features.incompat(RECOVER) {
             journal::recover(&metadata, &file)?;
             // What the log says of the image is newer.
-            metadata = read_metadata(&file, device_block)?;
+            metadata = read_metadata(&file, device_block, RawSuperblock::of)?;
         }
         let block = usize::try_from(metadata.superblock().block_bytes).expect("at most a page");
         let block = BlockSize::new(block).expect("checked with the superblock");
@@ -162,14 +162,19 @@ impl FileSystem {
     }
 }
 
-/// The metadata of the image that `file`, on a device of sectors of `device_block` bytes, is all of.
-fn read_metadata(file: &CachedFile, device_block: usize) -> Result<Metadata> {
+/// The metadata of the image that `file`, on a device of sectors of `device_block` bytes, is all
+/// of; `read` reads its superblock.
+fn read_metadata(
+    file: &CachedFile,
+    device_block: usize,
+    read: impl FnOnce(&[u8]) -> Result<RawSuperblock>,
+) -> Result<Metadata> {
     let mut bytes = [0; superblock::LEN];
     if file.read_at(&mut bytes, superblock::OFFSET)? < bytes.len() {
         let detail = format!("{} bytes are too few", file.size());
         return Err(Error { kind: ErrorKind::NotExt, detail });
     }
-    let sb = Superblock::new(&RawSuperblock::of(&bytes)?, file.size())?;
+    let sb = Superblock::new(&read(&bytes)?, file.size())?;
     let block = usize::try_from(sb.block_bytes).expect("at most a page");
     if block < device_block {
         return Err(Error {

@@ -157,19 +157,52 @@ const UNSIGNED_HASH: u32 = 0x2;
 impl RawSuperblock {
     /// Reads one from [`LEN`] bytes.
     ///
+    /// One that was torn when `needs_recovery` was cleared in it needs recovery: a device may tear
+    /// it between its flags and its checksum.
+    ///
     /// # Errors
     ///
     /// `NotExt`; `Corrupt` when its checksum is wrong.
     pub(crate) fn of(bytes: &[u8]) -> Result<RawSuperblock> {
+        let raw = RawSuperblock::unsummed(bytes)?;
+        if raw.has_right_checksum() {
+            return Ok(raw);
+        }
+        let mut other = raw.clone();
+        other.feature_incompat = (raw.feature_incompat.get() ^ RECOVER).into();
+        if !other.has_right_checksum() {
+            return Err(Error::corrupt("the superblock's checksum is wrong"));
+        }
+        other.set_needs_recovery(true);
+        Ok(other)
+    }
+
+    /// As [`of`](Self::of), but one that needs recovery may have a wrong checksum: it may have been
+    /// torn when it was written, and then the journal has it whole. What says where the journal is
+    /// does not change, so it is the same in both parts.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of).
+    pub(crate) fn before_recovery(bytes: &[u8]) -> Result<RawSuperblock> {
+        let raw = RawSuperblock::unsummed(bytes)?;
+        match raw.features().incompat(RECOVER) {
+            true => Ok(raw),
+            false => RawSuperblock::of(bytes),
+        }
+    }
+
+    fn unsummed(bytes: &[u8]) -> Result<RawSuperblock> {
         let raw = RawSuperblock::read_from_bytes(bytes).expect("as long as it is");
         if raw.magic != MAGIC {
             let detail = format!("the magic number is {:#x}", raw.magic.get());
             return Err(Error { kind: ErrorKind::NotExt, detail });
         }
-        if raw.features().ro_compat(METADATA_CSUM) && raw.checksum != raw.right_checksum() {
-            return Err(Error::corrupt("the superblock's checksum is wrong"));
-        }
         Ok(raw)
+    }
+
+    fn has_right_checksum(&self) -> bool {
+        !self.features().ro_compat(METADATA_CSUM) || self.checksum == self.right_checksum()
     }
 
     /// Says whether the journal has to be replayed, with the checksum that it then has.

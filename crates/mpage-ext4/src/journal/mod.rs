@@ -46,7 +46,8 @@
 //! A crash before 4 is over leaves a log that is replayed again, from its start: contents are whole
 //! blocks, so that what was there before does not matter. One behind it leaves an empty log, and at
 //! most the flag to be cleared. The map of the journal's file and its inode are the same in the log
-//! and outside of it. What is assumed: the device does not tear a superblock, which is 1 KiB long.
+//! and outside of it. Of the journal's superblock what is written lies in one sector; the file
+//! system's may be torn, and is read with that in mind ([`RawSuperblock::before_recovery`]).
 //!
 //! Linux: `jbd2_journal_recover()` and `do_one_pass()`, fs/jbd2/recovery.c;
 //! Documentation/filesystems/ext4/journal.rst.

@@ -51,6 +51,32 @@ fn a_wrong_checksum_and_another_format_are_told_apart() {
 }
 
 #[test]
+fn a_superblock_torn_when_its_flag_was_cleared_needs_recovery() {
+    let mut before = raw();
+    before.set_needs_recovery(true);
+    let mut after = before.clone();
+    after.set_needs_recovery(false);
+    let (before, after) = (before.bytes(), after.bytes());
+    let needs = |front: &[u8], back: &[u8]| {
+        let bytes = [&front[..512], &back[512..]].concat();
+        RawSuperblock::of(&bytes).expect("it was right").features().incompat(RECOVER)
+    };
+    assert!(needs(before, before) && needs(before, after) && needs(after, before));
+    assert!(!needs(after, after));
+}
+
+#[test]
+fn a_superblock_with_a_wrong_checksum_is_used_to_find_the_journal_alone() {
+    let mut torn = raw();
+    torn.set_needs_recovery(true);
+    torn.mnt_count = 7.into();
+    assert!(RawSuperblock::of(torn.bytes()).is_err());
+    assert!(RawSuperblock::before_recovery(torn.bytes()).is_ok());
+    torn.feature_incompat = 0x2c2.into();
+    assert!(RawSuperblock::before_recovery(torn.bytes()).is_err());
+}
+
+#[test]
 fn sizes_that_cannot_be_are_refused() {
     assert_eq!(refused(|raw| raw.log_block_size = 99.into()), ErrorKind::Corrupt);
     assert_eq!(refused(|raw| raw.log_block_size = 4.into()), ErrorKind::Unsupported);
