@@ -52,7 +52,10 @@
 //! Linux: `jbd2_journal_recover()` and `do_one_pass()`, fs/jbd2/recovery.c;
 //! Documentation/filesystems/ext4/journal.rst.
 
-use mpage::{CachedFile, Place};
+use std::cell::Cell;
+
+use mpage::units::FileBlock;
+use mpage::{CachedFile, Extent, Place};
 
 use crate::block_map;
 use crate::error::{Error, ErrorKind, Result};
@@ -112,6 +115,8 @@ struct JournalFile<'a> {
     block_bytes: usize,
     /// Blocks of the file.
     blocks: u64,
+    /// The run that the last block read is in.
+    run: Cell<Option<Extent>>,
 }
 
 impl<'a> JournalFile<'a> {
@@ -132,21 +137,32 @@ impl<'a> JournalFile<'a> {
         let block_bytes = usize::try_from(sb.block_bytes).expect("at most a page");
         // More than the image has cannot all be its own.
         let blocks = (inode.size / sb.block_bytes).min(sb.blocks);
-        Ok(JournalFile { metadata, device, inode: number, block_bytes, blocks })
+        Ok(JournalFile {
+            metadata,
+            device,
+            inode: number,
+            block_bytes,
+            blocks,
+            run: Cell::new(None),
+        })
     }
 
     /// Where block `index` of the file is in the image, in bytes.
     fn offset(&self, index: u32) -> Result<u64> {
-        let extent = self.metadata.read(|view| {
-            let inode = view.inode(self.inode)?;
-            block_map::find(view, &inode, index.into())
-        })?;
-        let Place::Mapped(first) = extent.place else {
+        let block = FileBlock(index.into());
+        let run = match self.run.get().filter(|run| run.contains(block)) {
+            Some(run) => run,
+            None => self.metadata.read(|view| {
+                let inode = view.inode(self.inode)?;
+                block_map::find(view, &inode, block.0)
+            })?,
+        };
+        self.run.set(Some(run));
+        let Place::Mapped(first) = run.place else {
             let detail = format!("block {index} of the journal is not there");
             return Err(Error::corrupt(detail));
         };
-        let block = first.0 + (u64::from(index) - extent.first.0);
-        Ok(block * self.block_bytes as u64)
+        Ok((first.0 + (block.0 - run.first.0)) * self.block_bytes as u64)
     }
 
     fn read(&self, index: u32, block: &mut [u8]) -> Result<()> {

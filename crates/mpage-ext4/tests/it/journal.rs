@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use mpage::{Options, PageCache};
 use mpage_block::wrap::PowerCut;
@@ -14,6 +14,7 @@ use mpage_block::{
     Bio, BioOp, BlockDevice, Errno, Limits, MemoryDevice, MemoryOptions, Span, SubmitError,
 };
 use mpage_ext4::{ErrorKind, FileSystem};
+use mpage_locks::Mutex;
 use tempfile::TempDir;
 
 use crate::image::run;
@@ -87,8 +88,8 @@ impl Scratch {
         (output.status.code().unwrap(), text)
     }
 
-    /// The bytes of the journal's own blocks.
-    fn journal_bytes(&self) -> BTreeSet<u64> {
+    /// The journal's own blocks.
+    fn journal_blocks(&self) -> BTreeSet<u64> {
         let image = self.image();
         let text = run("debugfs", &["-R", "blocks <8>", image.to_str().unwrap()]);
         text.split_whitespace().map(|number| number.parse().unwrap()).collect()
@@ -104,7 +105,7 @@ fn compare(name: &str, dirty: &[u8], ours: &[u8]) {
     let theirs = Scratch::holding(dirty);
     let (code, text) = theirs.e2fsck(&["-y", "-E", "journal_only"]);
     assert!(code < 2, "{name}: e2fsck ends with {code}: {text}");
-    let journal = theirs.journal_bytes();
+    let journal = theirs.journal_blocks();
     let block = block_bytes(dirty);
     let theirs_bytes = theirs.bytes();
     assert_eq!(ours.len(), theirs_bytes.len(), "{name}");
@@ -360,7 +361,7 @@ struct Cuts {
 impl Cuts {
     fn look(&self) {
         for seed in 0..20 {
-            let _is_new = self.seen.lock().unwrap().insert(self.cut.cut(seed));
+            let _is_new = self.seen.lock().insert(self.cut.cut(seed));
         }
     }
 }
@@ -399,7 +400,7 @@ fn a_crash_at_any_instant_of_a_replay_leaves_what_can_be_replayed() {
         let cuts = Arc::new(Cuts { cut, seen: Mutex::default() });
         replay_on(&(Arc::clone(&cuts) as Arc<dyn BlockDevice>), dirty.len()).unwrap();
         assert!(cuts.cut.durable() == whole, "{features}: what was replayed is not durable");
-        let seen = std::mem::take(&mut *cuts.seen.lock().unwrap());
+        let seen = std::mem::take(&mut *cuts.seen.lock());
         assert!(seen.len() > 20, "{features}: only {} cuts", seen.len());
         for (n, image) in seen.iter().enumerate() {
             let again = replay(image).unwrap_or_else(|error| panic!("{features}, {n}: {error}"));
@@ -414,7 +415,7 @@ fn a_damaged_log_is_an_error_or_replayed_and_nothing_is_written_behind_the_image
     for features in ["metadata_csum", "^metadata_csum"] {
         let dirty = small(features);
         let scratch = Scratch::holding(&dirty);
-        let journal: Vec<u64> = scratch.journal_bytes().into_iter().collect();
+        let journal: Vec<u64> = scratch.journal_blocks().into_iter().collect();
         let mut ends = [0; 2];
         for seed in 0..2000 {
             let mut rng = fastrand::Rng::with_seed(seed);
