@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use mpage::{Options, PageCache};
-use mpage_block::wrap::PowerCut;
+use mpage_block::wrap::{DeviceOp, Effect, Fault, PowerCut, Rule, Times};
 use mpage_block::{
     Bio, BioOp, BlockDevice, Errno, Limits, MemoryDevice, MemoryOptions, Span, SubmitError,
 };
@@ -31,15 +31,20 @@ const SUPERBLOCK_MAY_DIFFER: [(&str, Range<usize>); 4] = [
 /// What opening the image leaves on the device.
 fn replay(image: &[u8]) -> mpage_ext4::Result<Vec<u8>> {
     let device = Arc::new(MemoryDevice::from_contents(image, MemoryOptions::default()));
-    replay_on(&(Arc::clone(&device) as Arc<dyn BlockDevice>), image.len())?;
+    let _closed = open_on(&(Arc::clone(&device) as Arc<dyn BlockDevice>), image.len())?;
     Ok(device.contents())
 }
 
-fn replay_on(device: &Arc<dyn BlockDevice>, bytes: usize) -> mpage_ext4::Result<()> {
+/// Opens the image of `bytes` bytes on `device`. The cache writes what is dirty when it goes away,
+/// after the image.
+fn open_on(
+    device: &Arc<dyn BlockDevice>,
+    bytes: usize,
+) -> mpage_ext4::Result<(FileSystem, Arc<PageCache>)> {
     let options = Options { memory: 8 << 20, ..Options::default() };
     let cache = Arc::new(PageCache::new(&options).unwrap());
     let dev = cache.add_device(Arc::clone(device)).unwrap();
-    FileSystem::open(&cache, &dev, bytes as u64).map(drop)
+    Ok((FileSystem::open(&cache, &dev, bytes as u64)?, cache))
 }
 
 /// An image in a file, in a folder of its own.
@@ -398,7 +403,8 @@ fn a_crash_at_any_instant_of_a_replay_leaves_what_can_be_replayed() {
         let memory = Arc::new(MemoryDevice::from_contents(&dirty, options));
         let cut = PowerCut::new(memory, dirty.clone());
         let cuts = Arc::new(Cuts { cut, seen: Mutex::default() });
-        replay_on(&(Arc::clone(&cuts) as Arc<dyn BlockDevice>), dirty.len()).unwrap();
+        let device = Arc::clone(&cuts) as Arc<dyn BlockDevice>;
+        let _open = open_on(&device, dirty.len()).unwrap();
         assert!(cuts.cut.durable() == whole, "{features}: what was replayed is not durable");
         let seen = std::mem::take(&mut *cuts.seen.lock());
         assert!(seen.len() > 20, "{features}: only {} cuts", seen.len());
@@ -417,7 +423,7 @@ fn a_damaged_log_is_an_error_or_replayed_and_nothing_is_written_behind_the_image
         let scratch = Scratch::holding(&dirty);
         let journal: Vec<u64> = scratch.journal_blocks().into_iter().collect();
         let mut ends = [0; 2];
-        for seed in 0..2000 {
+        for seed in 0..1500 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let mut image = dirty.clone();
             for _ in 0..rng.usize(1..5) {
@@ -429,7 +435,7 @@ fn a_damaged_log_is_an_error_or_replayed_and_nothing_is_written_behind_the_image
             image.resize(dirty.len() + BEHIND, 0x5a);
             let memory = MemoryDevice::from_contents(&image, MemoryOptions::default());
             let memory = Arc::new(memory);
-            let result = replay_on(&(Arc::clone(&memory) as Arc<dyn BlockDevice>), dirty.len());
+            let result = open_on(&(Arc::clone(&memory) as Arc<dyn BlockDevice>), dirty.len());
             ends[usize::from(result.is_ok())] += 1;
             if let Err(error) = result {
                 let kinds = [ErrorKind::Corrupt, ErrorKind::Unsupported, ErrorKind::NotExt];
@@ -439,4 +445,65 @@ fn a_damaged_log_is_an_error_or_replayed_and_nothing_is_written_behind_the_image
         }
         assert!(ends.iter().all(|count| *count > 20), "{features}: {ends:?} errors and others");
     }
+}
+
+/// A device around `dirty` in memory that fails by rules.
+fn failing(dirty: &[u8]) -> (Arc<MemoryDevice>, Arc<Fault>) {
+    let options = MemoryOptions { bytes_max: 8 << 10, ..MemoryOptions::default() };
+    let memory = Arc::new(MemoryDevice::from_contents(dirty, options));
+    let fault = Arc::new(Fault::new(Arc::clone(&memory) as Arc<dyn BlockDevice>));
+    (memory, fault)
+}
+
+#[test]
+fn an_error_of_the_device_is_told_and_leaves_what_can_be_replayed() {
+    let dirty = small("metadata_csum");
+    let whole = replay(&dirty).unwrap();
+    let mut failures = 0;
+    for nth in 1..200 {
+        let (memory, fault) = failing(&dirty);
+        let _rule = fault.fail_nth(nth, Errno::IO);
+        let device = Arc::clone(&fault) as Arc<dyn BlockDevice>;
+        let result = open_on(&device, dirty.len()).map(drop);
+        if fault.failed() == 0 {
+            assert!(result.is_ok() && memory.contents() == whole);
+            break;
+        }
+        failures += usize::from(result.is_err());
+        assert!(replay(&memory.contents()).unwrap() == whole, "operation {nth}");
+    }
+    assert!(failures > 10, "only {failures} operations");
+}
+
+#[test]
+fn a_replay_onto_a_device_that_cannot_be_written_is_refused() {
+    let dirty = small("metadata_csum");
+    let (memory, fault) = failing(&dirty);
+    let refuse = Effect::Refuse(Errno::ROFS);
+    let rule = Rule {
+        op: Some(DeviceOp::Bio(BioOp::Write)),
+        sectors: None,
+        times: Times::All,
+        effect: refuse,
+    };
+    let _rule = fault.add(rule);
+    let device = Arc::clone(&fault) as Arc<dyn BlockDevice>;
+    let error = open_on(&device, dirty.len()).err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Errno(Errno::ROFS));
+    assert!(memory.contents() == dirty);
+}
+
+#[test]
+fn a_journal_that_is_not_there_is_told() {
+    let scratch = Scratch::made("4M", &["-t", "ext4", "-b", "1024", "-O", "^metadata_csum"]);
+    let with = |commands: &str| {
+        let scratch = Scratch::holding(&scratch.bytes());
+        let _quiet = scratch.debugfs(commands);
+        replay(&scratch.bytes()).unwrap_err().kind
+    };
+    let elsewhere = "feature needs_recovery\nset_super_value journal_inum 0\n";
+    assert_eq!(with(elsewhere), ErrorKind::Unsupported);
+    assert_eq!(with("feature ^has_journal needs_recovery\n"), ErrorKind::Corrupt);
+    let no_file = "feature needs_recovery\nset_super_value journal_inum 9\n";
+    assert_eq!(with(no_file), ErrorKind::Corrupt);
 }
