@@ -327,12 +327,27 @@ fn a_torn_commit_block_ends_the_log() {
         made.damage(3, 18);
         let (image, end) = made.replayed().unwrap();
         assert_eq!((bytes(&image), end), (vec![(10, 1)], 6), "{form:x?}");
+        made.transaction(&[(11, 3)]);
+        made.damage(5, 18);
+        let (image, end) = made.replayed().unwrap();
+        assert_eq!((bytes(&image), end), (vec![(10, 1)], 6), "{form:x?}, two of them");
         // A whole one behind it says that it was not a crash.
         made.transaction(&[(12, 3)]);
         let mut image = Image::new();
         let error = made.replay_into(&mut image).expect_err("damage");
         assert_eq!((error.kind, image.len()), (ErrorKind::Corrupt, 0), "{form:x?}");
     }
+}
+
+#[test]
+fn a_commit_block_may_leave_out_the_sum_of_what_it_commits() {
+    let mut made = Made::new((1, 0x1), 1, 5);
+    made.transaction(&[(10, 1)]);
+    let commit = made.records[1] as usize;
+    made.blocks[commit][12..20].fill(0);
+    assert_eq!(bytes(&made.replayed().unwrap().0), [(10, 1)]);
+    made.blocks[commit][17] = 1;
+    assert_eq!(made.replayed().unwrap().1, 5, "a sum of no kind");
 }
 
 #[test]
