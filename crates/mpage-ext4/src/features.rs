@@ -19,7 +19,6 @@ struct Named(u32, &'static str);
 pub(crate) const HAS_JOURNAL: u32 = 0x4;
 pub(crate) const DIR_INDEX: u32 = 0x20;
 pub(crate) const SPARSE_SUPER2: u32 = 0x200;
-pub(crate) const ORPHAN_FILE: u32 = 0x1000;
 
 pub(crate) const FILETYPE: u32 = 0x2;
 pub(crate) const RECOVER: u32 = 0x4;
@@ -36,7 +35,7 @@ pub(crate) const GDT_CSUM: u32 = 0x10;
 pub(crate) const DIR_NLINK: u32 = 0x20;
 pub(crate) const EXTRA_ISIZE: u32 = 0x40;
 pub(crate) const METADATA_CSUM: u32 = 0x400;
-pub(crate) const ORPHAN_PRESENT: u32 = 0x10000;
+const ORPHAN_PRESENT: u32 = 0x10000;
 
 const FAST_COMMIT: u32 = 0x400;
 const BIGALLOC: u32 = 0x200;

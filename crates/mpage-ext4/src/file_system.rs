@@ -98,6 +98,12 @@ impl FileSystem {
         Ok(FileSystem { cache, dev, metadata, block, device, files })
     }
 
+    /// The names of the features for which the image must not be written by this implementation;
+    /// `None` if there is none.
+    pub fn read_only_features(&self) -> Option<String> {
+        self.metadata.superblock().features.read_only()
+    }
+
     /// The metadata of the image.
     pub(crate) fn metadata(&self) -> &Metadata {
         &self.metadata

@@ -60,16 +60,11 @@ pub(crate) struct Group {
     pub(crate) directories: u32,
     /// Inodes at the end of its table that were never used.
     pub(crate) unused_inodes: u32,
-    /// See [`INODES_UNINIT`] and [`BLOCKS_UNINIT`].
+    /// What of the group was never used.
     pub(crate) flags: u16,
     pub(crate) block_bitmap_checksum: u32,
     pub(crate) inode_bitmap_checksum: u32,
 }
-
-/// No inode of the group is used, and its bitmap of inodes is not written.
-pub(crate) const INODES_UNINIT: u16 = 0x1;
-/// No block of the group is used but for its own metadata, and its bitmap of blocks is not written.
-pub(crate) const BLOCKS_UNINIT: u16 = 0x2;
 
 /// Where the descriptor of `group` is: its block, and the byte in it.
 pub(crate) fn place(sb: &Superblock, group: u64) -> (u64, usize) {

@@ -1,4 +1,19 @@
 //! ext2, ext3 and ext4 images over the mpage cache.
+//!
+//! [`FileSystem`] opens an image that is all of a device: names, attributes and content are read
+//! through the cache, and a journal that was not closed is replayed first. Nothing else is written.
+//!
+//! | part | modules |
+//! |---|---|
+//! | what the image is like | `superblock`, `features`, `group` |
+//! | metadata in memory | `layers`, `view`, `metadata` |
+//! | files and their blocks | `inode`, `block_map`, `extents`, `indirect`, `symlink` |
+//! | names | `directory`, `htree`, `hash`, `names`, `listing` |
+//! | extended attributes | `xattr`, `acl` |
+//! | a journal that was not closed | `journal` |
+//!
+//! docs/ext4-transactions.md says how it is going to be written.
+
 #![forbid(unsafe_code)]
 
 mod acl;

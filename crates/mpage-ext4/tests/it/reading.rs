@@ -64,6 +64,16 @@ fn the_content_of_files_is_read_from_every_kind_of_image() {
 }
 
 #[test]
+fn features_for_which_an_image_must_not_be_written_are_told_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let features = |options: &[&str]| {
+        open(&make(folder.path(), "16M", options)).unwrap().fs.read_only_features()
+    };
+    assert_eq!(features(&["-t", "ext4"]), None);
+    assert_eq!(features(&["-t", "ext4", "-O", "verity,quota"]).as_deref(), Some("quota, verity"));
+}
+
+#[test]
 fn what_is_no_image_is_refused_and_told_why() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |image: &[u8]| open(image).err().expect("it is refused");
