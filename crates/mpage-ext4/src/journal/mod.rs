@@ -81,8 +81,9 @@ use self::superblock::{Journal, RawJournal};
 /// # Errors
 ///
 /// `Unsupported`, with the names of the features, or for a journal on another device; `Corrupt`
-/// when the journal is damaged, and then nothing of it is written, unless it is a superblock that it
-/// holds; the device's. Whatever the error, the image can be replayed again.
+/// when the journal is damaged, and then nothing was written, unless the damage is in a superblock
+/// of the file system in the log; the device's. The image can be replayed again, but not through
+/// the same cache while that still has what was to be written.
 pub(crate) fn recover(metadata: &Metadata, device: &CachedFile) -> Result<()> {
     let place = JournalFile::of(metadata, device)?;
     let mut raw = place.superblock()?;
@@ -188,9 +189,9 @@ impl<'a> JournalFile<'a> {
     /// Writes `content`, which is changed if it has the superblock, to block `number` of the image.
     fn write(&self, number: u64, content: &mut [u8]) -> Result<()> {
         let start = number * self.block_bytes as u64;
-        let at = file_system::OFFSET.checked_sub(start).and_then(|at| usize::try_from(at).ok());
-        let at = at.map(|at| at..at + file_system::LEN);
-        if let Some(bytes) = at.and_then(|range| content.get_mut(range)) {
+        if (start..start + self.block_bytes as u64).contains(&file_system::OFFSET) {
+            let at = usize::try_from(file_system::OFFSET - start).expect("inside the block");
+            let bytes = &mut content[at..at + file_system::LEN];
             let mut sb = RawSuperblock::of(bytes)?;
             sb.set_needs_recovery(true);
             bytes.copy_from_slice(sb.bytes());

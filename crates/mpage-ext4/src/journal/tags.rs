@@ -84,7 +84,8 @@ impl Iterator for Tags<'_> {
 
 /// A tag, its flags and its length, at the front of `bytes`.
 fn wide(journal: &Journal, bytes: &[u8]) -> Option<(Tag, u32, usize)> {
-    let (raw, _) = WideTag::ref_from_prefix(bytes).ok()?;
+    let raw = WideTag::ref_from_bytes(bytes.get(..size_of::<WideTag>())?);
+    let raw = raw.expect("as long as it is");
     let flags = raw.flags.get();
     let tag = Tag {
         block: number(journal, raw.block_lo, raw.block_hi),

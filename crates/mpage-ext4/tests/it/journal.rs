@@ -93,6 +93,18 @@ impl Scratch {
         (output.status.code().unwrap(), text)
     }
 
+    /// Where the log begins, and the number of its next transaction.
+    fn journal_state(&self) -> Vec<String> {
+        let text = run("dumpe2fs", &["-h", self.image().to_str().unwrap()]);
+        let state: Vec<String> = text
+            .lines()
+            .filter(|line| line.starts_with("Journal start:") || line.starts_with("Journal seq"))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(state.len(), 2, "{text}");
+        state
+    }
+
     /// The journal's own blocks.
     fn journal_blocks(&self) -> BTreeSet<u64> {
         let image = self.image();
@@ -125,6 +137,7 @@ fn compare(name: &str, dirty: &[u8], ours: &[u8]) {
     let differs: Vec<_> = differs.take(20).collect();
     assert!(differs.is_empty(), "{name}: bytes {differs:x?} differ");
     let ours = Scratch::holding(ours);
+    assert_eq!(ours.journal_state(), theirs.journal_state(), "{name}");
     for (whose, image) in [("theirs", theirs), ("ours", ours)] {
         let (code, text) = image.e2fsck(&["-fn"]);
         assert_eq!(code, 0, "{name}, {whose}: {text}");
@@ -308,6 +321,8 @@ fn what_the_kernel_wrote_into_a_journal_is_replayed() {
             assert!(&ours != dirty, "{name}: nothing was replayed");
             compare(&name, dirty, &ours);
             logs.push(log_of(dirty));
+            let replayed = Scratch::holding(&ours);
+            let _mounted = Mounted::new(&replayed, options);
         }
     }
     for words in ["Revoke FS block", "(flags 0x3)", "(flags 0xa)"] {
