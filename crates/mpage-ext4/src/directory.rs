@@ -1,8 +1,8 @@
 //! Directories: blocks of entries, each a name and the number of an inode.
 //!
-//! The entries of a block follow each other without a gap, the last up to its end; one of inode 0 is
-//! room that is free. With checksums the last 12 bytes of a block are a tail, which looks like such
-//! an entry.
+//! The entries of a block follow each other without a gap, the last up to its end; one of inode 0
+//! is room that is free. With checksums the last 12 bytes of a block are a tail, which looks like
+//! such an entry.
 //!
 //! A block of a hashed directory that belongs to its index looks like one that is all free; only
 //! block 0 has entries besides: `.` and `..`.

@@ -13,11 +13,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mpage::CachedFile;
 use mpage::units::BlockSize;
-use mpage_block::{Bio, Errno, Sector, submit_and_wait};
+use mpage::{CachedFile, read_past_cache};
 use mpage_locks::{Condvar, Mutex};
-use mpage_mem::{Arena, ArenaOptions, Purpose};
 
 use crate::error::{Error, Result};
 
@@ -98,27 +96,12 @@ impl Layers {
                 return Ok(());
             }
         }
-        let block = self.read_past_cache(number).map_err(|errno| {
+        let mut bytes = vec![0; self.block_bytes()];
+        read_past_cache(self.device.mapping().dev(), start, &mut bytes).map_err(|errno| {
             Error::errno(errno, format!("block {number} of the image cannot be read"))
         })?;
-        let _before = fetched.0.insert(number, Some(block));
+        let _before = fetched.0.insert(number, Some(bytes.into()));
         Ok(())
-    }
-
-    fn read_past_cache(&self, number: u64) -> std::result::Result<Block, Errno> {
-        let one = ArenaOptions { frames: 1, reserve: 0, prefault: false };
-        let arena = Arc::new(Arena::new(&one).map_err(|_| Errno::NOMEM)?);
-        let frame = arena.alloc(Purpose::Cache, 0, None).expect("the one frame is free");
-        let dev = self.device.mapping().dev();
-        let limits = dev.limits();
-        let mut bytes = vec![0; self.block_bytes()];
-        let sectors = number * (self.block.bytes() / 512);
-        let mut bio = Bio::read(&arena, Sector(sectors));
-        let fits = bio.push(frame, 0, bytes.len(), limits);
-        assert!(fits, "a device takes a page");
-        submit_and_wait(&**dev.block(), bio)?;
-        arena.read(frame, 0, &mut bytes);
-        Ok(bytes.into())
     }
 }
 

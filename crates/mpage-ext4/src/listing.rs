@@ -146,7 +146,10 @@ fn position(hash: Hash) -> u64 {
 
 /// The hash of the names from `from` on; `None` when that is behind all.
 fn major_at(from: Cookie) -> Option<u32> {
-    u32::try_from(from.0.saturating_sub(DOTS) >> 32 << 1).ok()
+    match u32::try_from(from.0.saturating_sub(DOTS) >> 32 << 1) {
+        Ok(major) => Some(major),
+        Err(_) => None,
+    }
 }
 
 /// Entries that were found, not in order yet.

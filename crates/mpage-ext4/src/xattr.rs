@@ -125,6 +125,10 @@ fn check(view: &View<'_>, number: u64, block: &[u8]) -> Result<()> {
     }
 }
 
+fn to_usize(inside: u64) -> usize {
+    usize::try_from(inside).expect("inside a block")
+}
+
 /// Adds the attributes whose entries are from `first` on in `bytes`, in which their values are too.
 fn read(
     bytes: &[u8],
@@ -147,8 +151,8 @@ fn read(
             return Err(corrupt("has its value in an inode, without feature ea_inode"));
         }
         let start = usize::from(entry.value_offs.get());
-        let end = usize::try_from(entry.value_size.get()).ok().and_then(|n| start.checked_add(n));
-        let value = end.and_then(|end| bytes.get(start..end));
+        let end = start as u64 + u64::from(entry.value_size.get());
+        let value = (end <= bytes.len() as u64).then(|| bytes.get(start..to_usize(end))).flatten();
         let value = value.ok_or_else(|| corrupt("has a value that leaves its room"))?;
         let (name, value) = ([prefix, short].concat(), value.to_vec());
         found.push(Attribute { index: *index, name, value });

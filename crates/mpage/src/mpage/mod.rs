@@ -22,19 +22,20 @@
 
 mod hand;
 mod map;
+mod past_cache;
 mod read;
 mod walk;
 mod write_range;
-mod zeroout;
 
 use crate::address_space::AddressSpace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::GetBlock;
 use crate::writeback::WritebackControl;
 
+pub use past_cache::read_past_cache;
+pub(crate) use past_cache::{Room, discard, write_zeroes};
 pub(crate) use read::{Filling, Then, mpage_readahead};
 pub(crate) use write_range::{DirectIo, write_dirty_range};
-pub(crate) use zeroout::{Room, discard, write_zeroes};
 
 /// Writes the pages of `mapping` that are in io and in the range of `wbc`, in large bios.
 ///

@@ -1,4 +1,4 @@
-//! Zeros and discards on the device itself, past the cache.
+//! Zeros, discards and small reads on the device itself, past the cache.
 //!
 //! Linux: block/blk-lib.c.
 
@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use mpage_block::{Bio, BioFlags, BlockDevice, Errno, SECTOR_SIZE, Sector, submit_and_wait};
-use mpage_mem::{Arena, ArenaOptions, PAGE_SIZE, Purpose};
+use mpage_mem::{Arena, ArenaOptions, FrameId, PAGE_SIZE, Purpose};
+
+use crate::backing_dev::BackingDev;
 
 /// What becomes of the room of bytes that are made zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +43,7 @@ pub(crate) fn write_zeroes(
 
 /// One bio at a time, all of one frame. Linux: `__blkdev_issue_zero_pages()`.
 fn write_pages_of_zeros(device: &dyn BlockDevice, range: &Range<u64>) -> Result<(), Errno> {
-    let one = ArenaOptions { frames: 1, reserve: 0, prefault: false };
-    let arena = Arc::new(Arena::new(&one).map_err(|_| Errno::NOMEM)?);
-    let zeros = arena.alloc(Purpose::Cache, 0, None).expect("the one frame is free");
+    let (arena, zeros) = one_frame()?;
     arena.zero(zeros, 0, PAGE_SIZE);
     let limits = device.limits();
     let mut at = range.start;
@@ -61,6 +61,36 @@ fn write_pages_of_zeros(device: &dyn BlockDevice, range: &Range<u64>) -> Result<
         submit_and_wait(device, bio)?;
     }
     Ok(())
+}
+
+/// Reads what `dev` has from byte `offset` on, past the cache and with memory of its own: for block
+/// maps, which must not wait for memory that waits for them. What the cache has of those bytes may
+/// be newer. Waits for the device.
+///
+/// # Errors
+///
+/// The device's; `ENOMEM` when there is no memory for a page.
+///
+/// # Panics
+///
+/// When the bytes are not whole sectors, or more than a page.
+pub fn read_past_cache(dev: &BackingDev, offset: u64, to: &mut [u8]) -> Result<(), Errno> {
+    assert!(to.len() <= PAGE_SIZE, "{} bytes are more than a page", to.len());
+    assert!(offset.is_multiple_of(SECTOR_SIZE as u64), "byte {offset} begins no sector");
+    let (arena, frame) = one_frame()?;
+    let mut bio = Bio::read(&arena, sector_at(offset));
+    let fits = bio.push(frame, 0, to.len(), dev.limits());
+    assert!(fits, "a device takes a page at a time");
+    submit_and_wait(&**dev.block(), bio)?;
+    arena.read(frame, 0, to);
+    Ok(())
+}
+
+fn one_frame() -> Result<(Arc<Arena>, FrameId), Errno> {
+    let one = ArenaOptions { frames: 1, reserve: 0, prefault: false };
+    let arena = Arc::new(Arena::new(&one).map_err(|_| Errno::NOMEM)?);
+    let frame = arena.alloc(Purpose::Cache, 0, None).expect("the one frame is free");
+    Ok((arena, frame))
 }
 
 /// Tells a device that bytes `range` are not needed; waits for it.
