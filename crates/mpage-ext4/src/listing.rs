@@ -146,10 +146,8 @@ fn position(hash: Hash) -> u64 {
 
 /// The hash of the names from `from` on; `None` when that is behind all.
 fn major_at(from: Cookie) -> Option<u32> {
-    match u32::try_from(from.0.saturating_sub(DOTS) >> 32 << 1) {
-        Ok(major) => Some(major),
-        Err(_) => None,
-    }
+    let major = from.0.saturating_sub(DOTS) >> 32 << 1;
+    (major <= u32::MAX.into()).then(|| u32::try_from(major).expect("it was compared"))
 }
 
 /// Entries that were found, not in order yet.
