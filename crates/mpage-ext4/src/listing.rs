@@ -22,6 +22,9 @@ use crate::inode::{FileKind, Inode, InodeNumber};
 use crate::layers::Attempt;
 use crate::view::View;
 
+/// Positions before those of hashes: of `.` and of `..`.
+const DOTS: u64 = 2;
+
 /// A position in the order of a directory's entries; below 2^63.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cookie(pub u64);
@@ -135,9 +138,6 @@ fn hashed(view: &View<'_>, directory: &Inode, from: Cookie) -> Attempt<Listing> 
     }
     Err(walk.endless().into())
 }
-
-/// Positions before those of hashes: of `.` and of `..`.
-const DOTS: u64 = 2;
 
 /// The position of names with `hash`.
 fn position(hash: Hash) -> u64 {

@@ -1,16 +1,17 @@
 //! Damaged directories are errors, and nothing worse.
 
 use std::fs::{self, File};
+use std::iter;
 
 use mpage_ext4::{Cookie, ErrorKind, FileSystem, InodeNumber};
 
-use crate::image::{make, open, run, with_indexes};
+use crate::image::{make, open, run, set, with_indexes};
 
 /// Bytes of a block.
 const BLOCK: usize = 1024;
 const FOLDER: &str = "folder";
 /// Names of the folder: enough for two levels of index.
-const NAMES: usize = 600;
+const NAMES: usize = 1200;
 
 fn name(number: usize) -> Vec<u8> {
     format!("{number:0>len$}", len = 200 + number % 50).into_bytes()
@@ -25,7 +26,7 @@ fn images(options: &[&str]) -> [Vec<u8>; 2] {
         let name = String::from_utf8(name(number)).unwrap();
         let _file = File::create(inner.join(name)).unwrap();
     }
-    let linear = make(folder.path(), "2M", &[&["-b", "1024", "-N", "800"], options].concat());
+    let linear = make(folder.path(), "2M", &[&["-b", "1024", "-N", "1400"], options].concat());
     [with_indexes(&linear, &[]), linear]
 }
 
@@ -36,6 +37,11 @@ fn blocks(image: &[u8]) -> Vec<usize> {
     let command = format!("blocks /{FOLDER}");
     let text = run("debugfs", &["-R", &command, file.path().to_str().unwrap()]);
     text.split_whitespace().map(|block| block.parse().unwrap()).collect()
+}
+
+/// The folder's inode.
+fn folder(image: &[u8]) -> InodeNumber {
+    open(image).unwrap().fs.lookup(InodeNumber::ROOT, FOLDER.as_bytes()).unwrap()
 }
 
 /// Lists `directory`, which has `blocks` blocks, as far as it can be. True if nothing is wrong.
@@ -71,13 +77,21 @@ fn look_up(fs: &FileSystem, directory: InodeNumber, random: &mut fastrand::Rng) 
     }
 }
 
+/// Where the entries of `block` begin, as far as they can be followed.
+fn entries(block: &[u8]) -> Vec<usize> {
+    let len = |at: usize| usize::from(u16::from_le_bytes([block[at + 4], block[at + 5]]));
+    let next = |at: &usize| Some(at + len(*at).max(12)).filter(|at| at + 12 <= block.len());
+    iter::successors(Some(0), next).collect()
+}
+
 /// Changes some bytes of `block`, most of them where numbers are.
 fn change(block: &mut [u8], random: &mut fastrand::Rng) {
-    for _ in 0..random.usize(1..=4) {
-        let at = match random.u8(..3) {
+    let entries = entries(block);
+    for _ in 0..random.usize(1..=3) {
+        let at = match random.u8(..8) {
             0 => random.usize(..BLOCK),
-            1 => random.usize(..64),
-            _ => random.usize(..BLOCK / 4) * 4 + random.usize(..4),
+            1..=3 => random.usize(..64),
+            _ => entries[random.usize(..entries.len())] + random.usize(..8),
         };
         block[at] = match random.u8(..4) {
             0 => random.u8(..),
@@ -93,8 +107,7 @@ fn any_bytes_make_a_listing_or_an_error() {
     let images = images(&["-t", "ext4", "-O", "^metadata_csum,^has_journal"]);
     for (seed, image) in (1..).zip(&images) {
         let blocks = blocks(image);
-        let directory = open(image).unwrap().fs.lookup(InodeNumber::ROOT, FOLDER.as_bytes());
-        let (directory, mut well) = (directory.unwrap(), 0);
+        let (directory, mut well) = (folder(image), 0);
         for seed in (seed * 10_000..).take(1500) {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut image = image.clone();
@@ -116,8 +129,7 @@ fn any_bytes_make_a_listing_or_an_error() {
 fn a_changed_byte_is_told_by_the_checksums() {
     for image in images(&["-t", "ext4", "-O", "metadata_csum,^has_journal"]) {
         let blocks = blocks(&image);
-        let directory = open(&image).unwrap().fs.lookup(InodeNumber::ROOT, FOLDER.as_bytes());
-        let directory = directory.unwrap();
+        let directory = folder(&image);
         assert!(list(&open(&image).unwrap().fs, directory, blocks.len()), "it is well");
         let mut random = fastrand::Rng::with_seed(7);
         for block in blocks.iter().copied() {
@@ -129,4 +141,47 @@ fn a_changed_byte_is_told_by_the_checksums() {
             assert!(!list(&opened.fs, directory, blocks.len()), "byte {at}");
         }
     }
+}
+
+#[test]
+fn a_hole_in_a_directory_is_an_error() {
+    for kind in ["ext2", "ext4"] {
+        for image in images(&["-t", kind, "-O", "^has_journal"]) {
+            let (directory, blocks) = (folder(&image), blocks(&image).len());
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), &image).unwrap();
+            set(file.path(), &[&format!("punch /{FOLDER} 5 5")]);
+            let opened = open(&fs::read(file.path()).unwrap()).unwrap();
+            assert!(!list(&opened.fs, directory, blocks), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_chain_of_leaves_that_does_not_end_is_an_error() {
+    let [mut image, _linear] = images(&["-t", "ext4", "-O", "^metadata_csum,^has_journal"]);
+    let (directory, blocks) = (folder(&image), blocks(&image));
+    let number =
+        |image: &[u8], at: usize| u32::from_le_bytes(image[at..at + 4].try_into().unwrap());
+    let count =
+        |image: &[u8], at: usize| usize::from(image[at + 2]) | usize::from(image[at + 3]) << 8;
+    // Hash 0 goes on in every leaf, and none of them has a name.
+    let root = blocks[0] * BLOCK + 32;
+    let nodes: Vec<usize> = (0..count(&image, root))
+        .map(|at| blocks[number(&image, root + at * 8 + 4) as usize] * BLOCK + 8)
+        .collect();
+    for node in nodes.iter().chain([&root]) {
+        for at in 1..count(&image, *node) {
+            image[node + at * 8..][..4].copy_from_slice(&1u32.to_le_bytes());
+        }
+    }
+    for block in &blocks[1..] {
+        if !nodes.contains(&(block * BLOCK + 8)) {
+            image[block * BLOCK..][..8].copy_from_slice(&[0, 0, 0, 0, 0, 4, 0, 0]);
+        }
+    }
+    let error = open(&image).unwrap().fs.read_directory(directory, Cookie::START);
+    let error = error.expect_err("it would read the whole directory");
+    assert_eq!(error.kind, ErrorKind::Corrupt);
+    assert!(error.detail.contains("names of one hash"), "{error}");
 }
