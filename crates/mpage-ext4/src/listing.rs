@@ -109,9 +109,6 @@ fn one_block(view: &View<'_>, directory: &Inode, from: Cookie) -> Attempt<Listin
 
 fn hashed(view: &View<'_>, directory: &Inode, from: Cookie) -> Attempt<Listing> {
     let mut found = Found { from, entries: Vec::new() };
-    let Some(major) = major_at(from) else {
-        return Ok(Listing { entries: Vec::new(), next: None });
-    };
     if from.0 < DOTS {
         for (position, entry) in (0..DOTS).zip(Leaf::dots(view, directory)?.entries(view.sb)) {
             found.push(position, &entry?);
@@ -119,7 +116,7 @@ fn hashed(view: &View<'_>, directory: &Inode, from: Cookie) -> Attempt<Listing> 
     }
     let index = Index::read(view, directory)?;
     let hasher = index.hasher;
-    let mut walk = index.walk(major)?;
+    let mut walk = index.walk(major_at(from))?;
     for _ in 0..CHAIN_MAX {
         let (leaf, span) = (walk.leaf()?, walk.span());
         for entry in leaf.entries(view.sb) {
@@ -144,10 +141,10 @@ fn position(hash: Hash) -> u64 {
     DOTS + (u64::from(hash.major >> 1) << 32 | u64::from(hash.minor))
 }
 
-/// The hash of the names from `from` on; `None` when that is behind all.
-fn major_at(from: Cookie) -> Option<u32> {
-    let major = from.0.saturating_sub(DOTS) >> 32 << 1;
-    (major <= u32::MAX.into()).then(|| u32::try_from(major).expect("it was compared"))
+/// The hash of the names from `from` on; behind all of them, one that no name has.
+fn major_at(from: Cookie) -> u32 {
+    let half = from.0.saturating_sub(DOTS) >> 32;
+    u32::try_from(half << 1).unwrap_or(!1)
 }
 
 /// Entries that were found, not in order yet.
