@@ -1,5 +1,5 @@
 //! Images made by e2fsprogs, read back.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod attributes;
