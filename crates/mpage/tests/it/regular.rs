@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mpage::units::BlockSize;
 use mpage::{CachedFile, Identity, Operations, PageCache};
 use mpage_block::wrap::{DeviceOp, Effect, Rule, Times};
-use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions};
+use mpage_block::{BioOp, BlockDevice, Errno, MemoryDevice, MemoryOptions};
 
 use crate::rig::{options, pattern};
 use crate::stack::{Stack, count, errno, spawn, still_waits};
@@ -68,6 +68,43 @@ fn a_size_set_before_a_flush_that_failed_is_set_again_by_the_next_sync() {
         rig.file.fsync().unwrap();
         assert_eq!(count(&rig.stack.take_writes(), BioOp::Flush), 0, "nothing was changed since");
     }
+}
+
+/// A cut that a failed flush has lost is made again: what was cut off does not come back when the
+/// file grows, though the device is longer again than was known.
+///
+/// Seen to fail: with `may_end` left as it was in `Identity::flush_failed`.
+#[test]
+fn what_was_cut_off_stays_away_when_a_failed_flush_loses_the_cut() {
+    let rig = regular(5 * 4096);
+    rig.file.set_len(4096).unwrap();
+    rig.stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.fsync()), Errno::IO);
+    // The device as it was before.
+    rig.stack.memory.set_len(5 * 4096).unwrap();
+    rig.stack.memory.write_at(4096, &pattern(1, 4096, 4 * 4096));
+    rig.file.set_len(5 * 4096).unwrap();
+    rig.file.fsync().unwrap();
+    assert!(rig.stack.bytes(0..4096) == pattern(1, 0, 4096));
+    assert!(rig.stack.bytes(4096..5 * 4096).iter().all(|byte| *byte == 0));
+}
+
+/// Zeros that a failed flush lost on both sides of the end: the file keeps its length meanwhile.
+///
+/// Seen to fail: with both zeroed by one removal, which cuts the file off, so that its size has to be
+/// set again.
+#[test]
+fn the_file_is_never_shorter_while_lost_zeros_are_written_again() {
+    let rig = regular(5 * 4096);
+    rig.file.set_len(4 * 4096).unwrap();
+    rig.file.punch_hole(4096..4 * 4096).unwrap();
+    rig.stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.fsync()), Errno::IO);
+    // Whatever sets the size a second time fails.
+    let (op, effect) = (Some(DeviceOp::SetLen), Effect::Fail(Errno::IO));
+    let _id = rig.stack.fault.add(Rule { op, sectors: None, times: Times::Nth(2), effect });
+    rig.file.fsync().unwrap();
+    assert_eq!(rig.stack.memory.len(), 4 * 4096);
 }
 
 /// A hole takes bytes, never the size, also on the device and before any sync.
