@@ -91,8 +91,8 @@ fn what_was_cut_off_stays_away_when_a_failed_flush_loses_the_cut() {
 
 /// Zeros that a failed flush lost on both sides of the end: the file keeps its length meanwhile.
 ///
-/// Seen to fail: with both zeroed by one removal, which cuts the file off, so that its size has to be
-/// set again.
+/// Seen to fail: with both zeroed by one removal, which cuts the file off, so that its size has to
+/// be set again.
 #[test]
 fn the_file_is_never_shorter_while_lost_zeros_are_written_again() {
     let rig = regular(5 * 4096);
