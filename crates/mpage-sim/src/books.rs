@@ -1,5 +1,6 @@
 //! The books of a run: the model of each file, what each open is owed, and what was promised when.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use mpage_locks::{Mutex, MutexGuard};
@@ -22,6 +23,8 @@ pub(crate) struct Pages {
     pub(crate) promises: Vec<u64>,
     /// What results were like: the same for the same seed.
     pub(crate) digest: u64,
+    /// What is written past the cache now: a write that fails there is told to its caller alone.
+    past_cache: Vec<(usize, Range<u64>)>,
     /// The calls that ended, with their instants.
     pub(crate) calls: Vec<String>,
 }
@@ -39,8 +42,14 @@ struct OpenBook {
 
 impl Books {
     pub(crate) fn new(instants: Arc<Instants>, files: Vec<FileModel>) -> Books {
-        let pages =
-            Pages { files, opens: Vec::new(), promises: Vec::new(), digest: 0, calls: Vec::new() };
+        let pages = Pages {
+            files,
+            opens: Vec::new(),
+            promises: Vec::new(),
+            digest: 0,
+            past_cache: Vec::new(),
+            calls: Vec::new(),
+        };
         Books { instants, pages: Mutex::new(pages) }
     }
 
@@ -54,6 +63,12 @@ impl Books {
         let mut pages = self.pages.lock();
         pages.opens.push(OpenBook { file, opened, owed: None, told: 0 });
         pages.opens.len() - 1
+    }
+
+    /// Whether byte `at` of `file` is written past the cache now.
+    pub(crate) fn is_past_cache(&self, file: usize, at: u64) -> bool {
+        let pages = self.pages.lock();
+        pages.past_cache.iter().any(|(other, range)| *other == file && range.contains(&at))
     }
 
     /// A write of `file` failed at `since`, and by now those above the device know.
@@ -89,6 +104,17 @@ impl Books {
 }
 
 impl Pages {
+    /// Bytes `range` of `file` are going to be written past the cache.
+    pub(crate) fn begin_past_cache(&mut self, file: usize, range: Range<u64>) {
+        self.past_cache.push((file, range));
+    }
+
+    /// They were.
+    pub(crate) fn end_past_cache(&mut self, file: usize, range: &Range<u64>) {
+        let at = self.past_cache.iter().position(|(other, past)| *other == file && past == range);
+        let _ended = self.past_cache.swap_remove(at.expect("it had begun"));
+    }
+
     /// Notes a result.
     pub(crate) fn note(&mut self, result: u64) {
         self.digest = (self.digest ^ result).wrapping_mul(0x0100_0000_01b3).rotate_left(17);

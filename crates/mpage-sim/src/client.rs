@@ -68,10 +68,7 @@ impl Client {
                     self.promised(file, (at..at + len, false), began, Some(()));
                 }
             }
-            Op::WriteDirect { file, at, len } => {
-                let direct = |open: &CachedFile, bytes: &[u8]| open.write_direct_at(bytes, at);
-                let _well = self.write(file, at, len, direct);
-            }
+            Op::WriteDirect { file, at, len } => self.write_direct(file, at, len),
             Op::TryWrite { file, at, len } => self.try_write(file, at, len),
             Op::StorePinned { file, at, len } => self.store(file, at, len),
             Op::Read { file, at, len } => {
@@ -189,6 +186,24 @@ impl Client {
         well
     }
 
+    /// As [`write`](Self::write), past the cache.
+    fn write_direct(&mut self, file: usize, at: u64, len: u64) {
+        let now = self.world.books.instants.next();
+        let content = Content::Stamp(now);
+        let (range, resize) = (at..at + len, Resize::AtLeast(at + len));
+        let change = {
+            let mut pages = self.world.books.lock();
+            pages.begin_past_cache(file, range.clone());
+            pages.files[file].begin_resize(resize, now);
+            pages.files[file].begin_direct(range.clone(), content, now)
+        };
+        let result = self.files[file].0.write_direct_at(&content.bytes(at, len), at);
+        let well = self.accept(result, &[Errno::BUSY]).is_some();
+        self.world.books.lock().end_past_cache(file, &range);
+        self.end_change(file, change, well);
+        self.end_resize(file, resize, well);
+    }
+
     fn end_change(&self, file: usize, change: usize, well: bool) {
         let mut pages = self.world.books.lock();
         let now = self.world.books.instants.next();
@@ -265,10 +280,10 @@ impl Client {
         let mut bytes = JUNK.bytes(at, len);
         let Some(result) = read(&self.files[file].0, &mut bytes) else { return };
         let Some(count) = self.accept(result, &[]) else { return };
+        let stopped = self.world.device.went_wrong() > 0;
         let mut pages = self.world.books.lock();
         let now = self.world.books.instants.next();
         pages.note(count as u64);
-        let stopped = self.world.device.went_wrong() > 0;
         let read = (&bytes[..count], stopped, cached);
         let right = pages.files[file].read(at, len, read, began, now);
         right.unwrap_or_else(|wrong| panic!("read of file {file}: {wrong}"));

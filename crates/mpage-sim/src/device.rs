@@ -38,6 +38,10 @@ pub struct SimOptions {
 /// the device.
 pub type OnFailedWrite = Box<dyn Fn(u64) -> Box<dyn FnOnce() + Send> + Send + Sync>;
 
+/// Is told when a flush failed, in the instant in which what it had to make durable goes: when the
+/// last one that succeeded had begun. Must not ask the device for anything.
+pub type OnFailedFlush = Box<dyn Fn(u64) + Send + Sync>;
+
 /// A simulated device. Its thread runs until [`stop`](Self::stop).
 pub struct SimDevice {
     shared: Arc<Shared>,
@@ -51,6 +55,7 @@ struct Shared {
     instants: Arc<Instants>,
     clock: Option<Arc<ManualClock>>,
     on_failed_write: Mutex<Option<OnFailedWrite>>,
+    on_failed_flush: Mutex<Option<OnFailedFlush>>,
 }
 
 struct State {
@@ -60,6 +65,8 @@ struct State {
     content: Vec<u8>,
     /// What no failed flush takes away.
     durable: Vec<u8>,
+    /// When the last flush that succeeded was submitted.
+    flushed: u64,
     /// What happened to the medium, in order.
     events: Vec<Event>,
     faults: Faults,
@@ -110,6 +117,7 @@ impl SimDevice {
             held: Vec::new(),
             stop: false,
             durable: content.clone(),
+            flushed: 0,
             content,
             events: Vec::new(),
             faults: Faults::new(&options.faults),
@@ -122,6 +130,7 @@ impl SimDevice {
             instants: Arc::clone(instants),
             clock,
             on_failed_write: Mutex::new(None),
+            on_failed_flush: Mutex::new(None),
         });
         let worker = Arc::clone(&shared);
         let thread = thread::spawn("device", move || worker.run()).expect("a thread");
@@ -132,6 +141,11 @@ impl SimDevice {
     /// what that returns, behind it.
     pub fn on_failed_write(&self, told: OnFailedWrite) {
         *self.shared.on_failed_write.lock() = Some(told);
+    }
+
+    /// Calls `told` for each flush that fails, on the device's thread.
+    pub fn on_failed_flush(&self, told: OnFailedFlush) {
+        *self.shared.on_failed_flush.lock() = Some(told);
     }
 
     /// Nothing goes wrong any more.
@@ -156,6 +170,7 @@ impl SimDevice {
         thread.join().expect("the device's thread");
         // It may hold what holds this device.
         *self.shared.on_failed_write.lock() = None;
+        *self.shared.on_failed_flush.lock() = None;
     }
 
     /// What a reader gets now.
@@ -253,6 +268,12 @@ impl State {
         });
     }
 
+    /// What each flush under way is going to make durable, and what is.
+    fn flushes(&mut self) -> impl Iterator<Item = (&mut Vec<u8>, &Vec<u8>)> {
+        let held = self.held.iter_mut().filter(|held| held.bio.op() == BioOp::Flush);
+        held.map(|held| (&mut held.sampled, &self.durable))
+    }
+
     /// Does what `held` asks for, as far as its fault lets it.
     fn carry_out(&mut self, held: &Held) -> Result<(), Errno> {
         let range = held.range();
@@ -263,8 +284,17 @@ impl State {
         };
         match held.bio.op() {
             // A flush that fails loses all that none has made durable.
-            BioOp::Flush if held.effect.is_some() => self.content.clone_from(&self.durable),
-            BioOp::Flush => self.durable.clone_from(&held.sampled),
+            BioOp::Flush if held.effect.is_some() => {
+                self.content.clone_from(&self.durable);
+                // A flush that is under way covers nothing of what was lost.
+                self.flushes().for_each(|(sampled, durable)| sampled.clone_from(durable));
+            }
+            // One that was submitted later may have ended before.
+            BioOp::Flush if held.number > self.flushed => {
+                self.durable.clone_from(&held.sampled);
+                self.flushed = held.number;
+            }
+            BioOp::Flush => {}
             BioOp::Read => {
                 let mut bytes = vec![0; done.len()];
                 let there = self.content.get(done.start..).unwrap_or_default();
@@ -279,9 +309,8 @@ impl State {
                 put(&mut self.content, done.start, &now[..done.len()], true);
                 if held.bio.flags().fua && held.effect.is_none() {
                     put(&mut self.durable, range.start, &now, true);
-                    // A flush that was submitted before takes nothing back.
-                    let flushes = self.held.iter_mut().filter(|held| held.bio.op() == BioOp::Flush);
-                    flushes.for_each(|flush| put(&mut flush.sampled, range.start, &now, true));
+                    // A flush that was submitted before takes nothing of it back.
+                    self.flushes().for_each(|(sampled, _)| put(sampled, range.start, &now, true));
                 }
             }
             BioOp::Discard => put(&mut self.content, done.start, &vec![0; done.len()], false),
@@ -333,6 +362,12 @@ impl Shared {
         let held = state.held.swap_remove(at);
         let latency = Duration::from_micros(state.random.u64(1..LATENCY_MAX_US));
         let result = state.carry_out(&held);
+        if held.bio.op() == BioOp::Flush
+            && result.is_err()
+            && let Some(told) = &*self.on_failed_flush.lock()
+        {
+            told(state.flushed);
+        }
         let at = self.instants.next();
         if held.bio.op() != BioOp::Read {
             let well = result.is_ok();

@@ -83,10 +83,14 @@ impl SimFs {
         Arc::new(SimFs { device, instants: Arc::clone(instants), state: Mutex::new(state) })
     }
 
-    /// Whose block `block` is.
-    pub(crate) fn owner(&self, block: u64) -> Option<usize> {
+    /// Whose block `block` is, and which of that file.
+    pub(crate) fn owner(&self, block: u64) -> Option<(usize, u64)> {
         let state = self.state.lock();
-        state.files.iter().position(|inode| inode.map.values().any(|mapped| mapped.to == block))
+        let mut files = state.files.iter().enumerate();
+        files.find_map(|(file, inode)| {
+            let mut blocks = inode.map.iter();
+            blocks.find(|(_, mapped)| mapped.to == block).map(|(number, _)| (file, *number))
+        })
     }
 
     /// All commits of a file, in order.

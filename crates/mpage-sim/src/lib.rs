@@ -31,7 +31,7 @@ mod shrink;
 mod simulate;
 
 pub use crash::{Change, Event, Judge, explore};
-pub use device::{OnFailedWrite, SimDevice, SimOptions};
+pub use device::{OnFailedFlush, OnFailedWrite, SimDevice, SimOptions};
 pub use fault::{Effect, Fault, Target};
 pub use instants::Instants;
 pub use program::{Op, Program};

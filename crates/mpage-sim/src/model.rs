@@ -12,6 +12,8 @@
 //!    This is not so of reads past the cache: the bytes of a write that is not over may be in the
 //!    cache and not dirty yet. A removal that failed may have dropped what was cached, so that
 //!    older bytes are back.
+//!    So has a flush that failed: what went past the cache since the last good one may be there
+//!    or not, as if it had failed.
 //! 4. After a crash the image holds what a read could have returned that began with the last
 //!    successful sync of the byte and ended with the crash. Without a sync, that began at the
 //!    beginning. Here rule 3 does not count: a sync covers the calls that had ended before it.
@@ -76,6 +78,10 @@ struct Change {
     seen: Vec<(Range<u64>, u64)>,
     /// It took away what was cached, and then failed: older bytes may be back.
     uncovers: bool,
+    /// It went past the cache: no page has it to write it again when a flush fails.
+    direct: bool,
+    /// A flush failed while it was under way.
+    lost: bool,
 }
 
 impl Change {
@@ -153,6 +159,8 @@ impl FileModel {
             ended: Some((began + 1, true)),
             seen: Vec::new(),
             uncovers: false,
+            direct: false,
+            lost: false,
         };
         FileModel {
             changes: vec![change(0..NEVER, Content::Zeros, 0), change(0..size, content, 2)],
@@ -165,14 +173,37 @@ impl FileModel {
 
     /// A change of `range` begins; its number.
     pub(crate) fn begin(&mut self, range: Range<u64>, content: Content, now: u64) -> usize {
-        let (ended, seen, uncovers) = (None, Vec::new(), false);
-        self.changes.push(Change { range, content, began: now, ended, seen, uncovers });
+        let (ended, seen) = (None, Vec::new());
+        let (uncovers, direct, lost) = (false, false, false);
+        let change = Change { range, content, began: now, ended, seen, uncovers, direct, lost };
+        self.changes.push(change);
         self.changes.len() - 1
+    }
+
+    /// As [`begin`](Self::begin), of a write past the cache.
+    pub(crate) fn begin_direct(&mut self, range: Range<u64>, content: Content, now: u64) -> usize {
+        let change = self.begin(range, content, now);
+        self.changes[change].direct = true;
+        change
     }
 
     /// A change ends.
     pub(crate) fn end(&mut self, change: usize, well: bool, now: u64) {
-        self.changes[change].ended = Some((now, well));
+        let change = &mut self.changes[change];
+        change.ended = Some((now, well && !change.lost));
+    }
+
+    /// A flush of the device failed; the last good one began at `flushed`. What went past the cache
+    /// since then may have gone.
+    pub(crate) fn flush_failed(&mut self, flushed: u64) {
+        let is_durable =
+            |change: &Change| change.ended.is_some_and(|(at, well)| well && at < flushed);
+        let lost = self.changes.iter_mut().filter(|change| change.direct && !is_durable(change));
+        for change in lost {
+            change.lost = true;
+            change.seen.clear();
+            change.ended = change.ended.map(|(at, _)| (at, false));
+        }
     }
 
     /// A removal fails, after what was cached there has gone.

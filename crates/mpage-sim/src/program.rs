@@ -182,7 +182,7 @@ impl Setup {
         let block = self.block as u64;
         let (block_at, block_len) = (at / block * block, len.next_multiple_of(block));
         let whole = (block_at, block_len.min(self.longest() / block * block - block_at));
-        let direct = self.faults.is_empty() && whole.1 > 0;
+        let direct = whole.1 > 0;
         match random.u8(..45) {
             0..10 => Op::Write { file, at, len },
             10 => Op::TryWrite { file, at, len },

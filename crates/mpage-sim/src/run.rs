@@ -131,9 +131,17 @@ impl World {
     fn tell_of_failed_writes(&self) {
         let (books, fs, block) = (self.books.clone(), self.fs.clone(), self.setup.block as u64);
         self.device.on_failed_write(Box::new(move |at| {
-            let file = fs.as_ref().map_or(Some(0), |fs| fs.owner(at / block));
+            let place = match &fs {
+                Some(fs) => fs.owner(at / block).map(|(file, number)| (file, number * block)),
+                None => Some((0, at)),
+            };
+            let place = place.filter(|(file, at)| !books.is_past_cache(*file, *at));
             let (books, since) = (books.clone(), books.instants.next());
-            Box::new(move || file.into_iter().for_each(|file| books.write_failed(file, since)))
+            Box::new(move || place.into_iter().for_each(|place| books.write_failed(place.0, since)))
+        }));
+        let books = self.books.clone();
+        self.device.on_failed_flush(Box::new(move |flushed| {
+            books.lock().files.iter_mut().for_each(|file| file.flush_failed(flushed));
         }));
     }
 
