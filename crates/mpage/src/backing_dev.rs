@@ -268,6 +268,16 @@ impl BackingDev {
         }
     }
 
+    /// Waits for the flush that is under way, if there is one, and until what it lost is dirty
+    /// again if it fails.
+    pub(crate) fn wait_for_flush(&self) {
+        let mut state = self.flush.lock();
+        let began = state.generation;
+        while state.running && state.generation == began {
+            state = self.flush_ended.wait(state);
+        }
+    }
+
     /// The leader of a failed flush has made everything dirty again: wakes those who waited.
     pub(crate) fn end_failed_flush(&self, errno: Errno) {
         self.end_flush(Some(errno));

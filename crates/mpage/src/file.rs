@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use mpage_block::Span;
+use mpage_block::{Errno, Span};
 use mpage_mem::FrameId;
 
 use crate::address_space::AddressSpace;
@@ -346,9 +346,30 @@ impl CachedFile {
         result.map(|()| usize::try_from(end - offset).expect("inside the buffer"))
     }
 
-    /// Reads past the cache from `range`, which is registered as being removed.
+    /// Reads past the cache from `range`, which is registered as being removed. What the device has
+    /// there is older than the cache when a write of it failed, or a flush behind one.
     fn read_removed(&self, to: &mut [u8], range: &Range<u64>) -> Result<()> {
-        write_and_wait(&self.space, range)?;
+        loop {
+            let recorded = self.space.errors.recorded();
+            write_and_wait(&self.space, range)?;
+            let failed = self.space.failed_ranges(range);
+            if !failed.is_empty() {
+                let errno = self.space.errors.last().unwrap_or(Errno::IO);
+                let mut error = Error::new(ErrorKind::Device(errno), "read direct").at(failed);
+                error.retained = true;
+                return Err(error);
+            }
+            self.read_device(to, range)?;
+            if self.space.last_unflushed_write(range) > self.space.dev().flushed() {
+                self.space.dev().wait_for_flush();
+            }
+            if self.space.errors.recorded() == recorded {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read_device(&self, to: &mut [u8], range: &Range<u64>) -> Result<()> {
         let whole = range.end.next_multiple_of(self.space.block_size().bytes());
         self.direct(range.start..whole, Purpose::Read, |space, part, frame, from| {
             let part = part.start.min(range.end)..part.end.min(range.end);

@@ -347,6 +347,8 @@ impl AddressSpace {
                 again += 1;
             }
         }
+        drop(state);
+        self.errors.is_dirty_again();
         again
     }
 

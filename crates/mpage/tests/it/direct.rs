@@ -2,7 +2,8 @@
 
 use mpage::units::PageIndex;
 use mpage::{ErrorKind, Options};
-use mpage_block::BioOp;
+use mpage_block::wrap::Times;
+use mpage_block::{BioOp, Errno};
 use mpage_locks::atomic::{AtomicU64, Ordering};
 
 use crate::rig::{options, pattern};
@@ -165,4 +166,23 @@ fn direct_transfers_at_once_do_not_wait_for_each_others_frames() {
         assert!(bytes == pattern(n, 0, 16 * 4096));
     }
     rig.table.check();
+}
+
+/// Statement 91: what a direct read finds on the device is not older than the cache, though it
+/// could not be written there.
+///
+/// Seen to fail: when a direct read went on behind a write of the range that failed.
+#[test]
+fn a_direct_read_behind_a_write_that_failed_shows_nothing_older() {
+    let rig = TableRig::new(4096);
+    rig.file.write_all_at(&pattern(1, 0, 2 * 4096), 0).unwrap();
+    rig.file.fsync().unwrap();
+    rig.file.write_all_at(&pattern(2, 4096, 4096), 4096).unwrap();
+    rig.stack.fail(BioOp::Write, Times::First(1), Errno::IO);
+    let mut bytes = vec![0; 2 * 4096];
+    let error = rig.file.read_direct_at(&mut bytes, 0).unwrap_err();
+    assert_eq!((error.kind, error.at), (ErrorKind::Device(Errno::IO), vec![pages(1, 1)]));
+    assert!(rig.file.fsync().is_err(), "the open was not told of the write before");
+    assert_eq!(rig.file.read_direct_at(&mut bytes, 0).unwrap(), 2 * 4096);
+    assert!(bytes[4096..] == pattern(2, 4096, 4096));
 }
