@@ -191,16 +191,23 @@ impl Client {
         let now = self.world.books.instants.next();
         let content = Content::Stamp(now);
         let (range, resize) = (at..at + len, Resize::AtLeast(at + len));
-        let change = {
+        let (inside, behind) = {
             let mut pages = self.world.books.lock();
             pages.begin_past_cache(file, range.clone());
-            pages.files[file].begin_resize(resize, now);
-            pages.files[file].begin_direct(range.clone(), content, now)
+            let model = &mut pages.files[file];
+            let middle = model.size().start.clamp(range.start, range.end);
+            model.begin_resize(resize, now);
+            let inside = model.begin_direct(range.start..middle, content, now);
+            (inside, model.begin_direct(middle..range.end, content, now))
         };
         let result = self.files[file].0.write_direct_at(&content.bytes(at, len), at);
         let well = self.accept(result, &[Errno::BUSY]).is_some();
         self.world.books.lock().end_past_cache(file, &range);
-        self.end_change(file, change, well);
+        self.end_change(file, inside, well);
+        // What one that failed left behind the end is in the file if it grows.
+        if well {
+            self.end_change(file, behind, well);
+        }
         self.end_resize(file, resize, well);
     }
 

@@ -34,7 +34,7 @@ pub struct SimOptions {
     pub seed: u64,
 }
 
-/// Is told when a write failed and those who wait for it have been told: the byte it began at, on
+/// Is told when a write, not of zeros alone, failed and those who wait for it have been told: the byte it began at, on
 /// the device.
 pub type OnFailedWrite = Box<dyn Fn(u64) -> Box<dyn FnOnce() + Send> + Send + Sync>;
 
@@ -224,6 +224,11 @@ impl BlockDevice for SimDevice {
         let busy =
             state.held.iter().find(|held| held.changes() && held.range().end > to_usize(bytes));
         assert!(busy.is_none(), "the size is set to {bytes} with a write behind that in flight");
+        let effect = state.faults.next_set_len();
+        state.went_wrong += u64::from(effect.is_some());
+        if effect.is_some_and(|effect| effect != Effect::DoneButFails) {
+            return Err(Errno::IO);
+        }
         state.content.resize(to_usize(bytes), 0);
         let number = self.shared.instants.next();
         state.events.push(Event::Began {
@@ -232,8 +237,8 @@ impl BlockDevice for SimDevice {
             fua: !self.limits.volatile_cache,
         });
         let at = self.shared.instants.next();
-        state.events.push(Event::Ended { number, at, well: true });
-        Ok(())
+        state.events.push(Event::Ended { number, at, well: effect.is_none() });
+        effect.map_or(Ok(()), |_| Err(Errno::IO))
     }
 }
 
@@ -336,7 +341,9 @@ impl Shared {
     fn run(&self) {
         while let Some((held, result)) = self.next() {
             let start = held.range().start as u64;
-            let failed_write = held.bio.op() == BioOp::Write && result.is_err();
+            // Zeros may be a removal's, which tells its caller alone.
+            let has_data = held.sampled.iter().any(|byte| *byte != 0);
+            let failed_write = held.bio.op() == BioOp::Write && has_data && result.is_err();
             let told = match &*self.on_failed_write.lock() {
                 Some(told) if failed_write => Some(told(start)),
                 _ => None,

@@ -13,6 +13,8 @@ pub enum Target {
     Flushes,
     /// Zeros and discards.
     Zeroes,
+    /// Sizes that are set. One that is torn or refused is as one that fails.
+    SetLen,
 }
 
 impl Target {
@@ -63,8 +65,17 @@ impl Faults {
 
     /// What becomes of the next `op`; `None`: it goes well.
     pub(crate) fn next(&mut self, op: BioOp) -> Option<Effect> {
+        self.next_of(|target| target.is(op))
+    }
+
+    /// What becomes of the next size that is set.
+    pub(crate) fn next_set_len(&mut self) -> Option<Effect> {
+        self.next_of(|target| target == Target::SetLen)
+    }
+
+    fn next_of(&mut self, is: impl Fn(Target) -> bool) -> Option<Effect> {
         let mut effect = None;
-        for fault in self.0.iter_mut().filter(|fault| fault.target.is(op)) {
+        for fault in self.0.iter_mut().filter(|fault| is(fault.target)) {
             if fault.after > 0 {
                 fault.after -= 1;
             } else if fault.times > 0 {

@@ -80,7 +80,7 @@ struct Change {
     uncovers: bool,
     /// It went past the cache: no page has it to write it again when a flush fails.
     direct: bool,
-    /// A flush failed while it was under way.
+    /// A flush failed that it may be lost with.
     lost: bool,
 }
 
@@ -307,7 +307,10 @@ impl FileModel {
         };
         let found = self.check(offset, bytes, read, now, happened)?;
         for (change, part) in found {
-            self.changes[change].seen.push((part, now));
+            // What the device has lost may be in the cache for a while.
+            if !self.changes[change].lost {
+                self.changes[change].seen.push((part, now));
+            }
         }
         Ok(())
     }

@@ -146,9 +146,6 @@ impl Setup {
         };
         if random.u8(..3) == 0 {
             setup.faults = (0..random.usize(1..4)).map(|_| setup.fault(random)).collect();
-            // A write of zeros that fails is told to who asked for it, and is in no books of opens.
-            let fails = |fault: &Fault| fault.target == Target::Writes;
-            setup.limits.write_zeroes |= setup.faults.iter().any(fails);
         }
         setup
     }
@@ -162,8 +159,16 @@ impl Setup {
     }
 
     fn fault(&self, random: &mut fastrand::Rng) -> Fault {
-        let mut target =
-            [Target::Writes, Target::Writes, Target::Reads, Target::Flushes][random.usize(..4)];
+        let targets = [
+            Target::Writes,
+            Target::Writes,
+            Target::Reads,
+            Target::Flushes,
+            Target::Flushes,
+            Target::Zeroes,
+            Target::SetLen,
+        ];
+        let mut target = targets[random.usize(..targets.len())];
         // A file system that flushes for itself has to know what it lost; this one does not.
         if target == Target::Flushes && self.kind == Kind::Files {
             target = Target::Writes;

@@ -224,7 +224,11 @@ impl Change {
         }
         match (&mut self.what, &newer.what) {
             (What::SetLen(_), What::SetLen(_)) => self.live.fill(false),
-            (What::SetLen(_), What::Write { .. }) => {}
+            // A write made the file longer since then.
+            (What::SetLen(bytes), What::Write { start, data, grows }) => {
+                let is_longer = *grows && start + data.len() as u64 > *bytes;
+                self.live[0] &= !is_longer;
+            }
             (What::Write { start, data, .. }, What::SetLen(bytes)) => {
                 data.truncate(to_usize(bytes.saturating_sub(*start)));
                 self.live.truncate(data.len().div_ceil(block));
