@@ -157,7 +157,7 @@ impl Client {
                 let no_space = self.world.setup.kind == Kind::Files
                     && error.kind == ErrorKind::Device(Errno::NOSPC);
                 let known = no_space || expected.contains(&error.kind.errno());
-                assert!(known || self.world.device.went_wrong() > 0, "for no reason: {error}");
+                assert!(known || self.world.went_wrong(), "for no reason: {error}");
                 None
             }
         }
@@ -287,7 +287,7 @@ impl Client {
         let mut bytes = JUNK.bytes(at, len);
         let Some(result) = read(&self.files[file].0, &mut bytes) else { return };
         let Some(count) = self.accept(result, &[]) else { return };
-        let stopped = self.world.device.went_wrong() > 0;
+        let stopped = self.world.went_wrong();
         let mut pages = self.world.books.lock();
         let now = self.world.books.instants.next();
         pages.note(count as u64);
@@ -381,7 +381,7 @@ impl Client {
 
     /// Behind all others, with nothing going wrong any more: all is synced, read and counted.
     pub(crate) fn finish(&mut self) {
-        self.world.device.heal();
+        self.world.heal();
         for file in 0..self.files.len() {
             let synced = (0..TRIES).any(|_| self.sync(file, 0..u64::MAX, CachedFile::fsync));
             assert!(synced, "file {file} cannot be synced, though nothing goes wrong any more");

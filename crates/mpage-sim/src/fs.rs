@@ -48,6 +48,9 @@ struct State {
     files: Vec<Inode>,
     random: fastrand::Rng,
     changes: u64,
+    /// Questions for places that are still going to fail, at random.
+    faults: u32,
+    went_wrong: u64,
 }
 
 struct Inode {
@@ -60,12 +63,13 @@ struct Inode {
 
 impl SimFs {
     /// A file system of `blocks` blocks with files of so many blocks, one behind the other, as long
-    /// as `block` bytes each.
+    /// as `block` bytes each. So many questions as `faults` says for a place of a block fail.
     pub(crate) fn new(
         device: Arc<dyn BlockDevice>,
         instants: &Arc<Instants>,
         (blocks, block): (u64, u64),
         files: &[u64],
+        faults: u32,
         seed: u64,
     ) -> Arc<SimFs> {
         let mut next = 0;
@@ -79,7 +83,8 @@ impl SimFs {
         });
         let files = inodes.collect();
         let random = fastrand::Rng::with_seed(seed);
-        let state = State { free: (next..blocks).collect(), files, random, changes: 0 };
+        let free = (next..blocks).collect();
+        let state = State { free, files, random, changes: 0, faults, went_wrong: 0 };
         Arc::new(SimFs { device, instants: Arc::clone(instants), state: Mutex::new(state) })
     }
 
@@ -91,6 +96,16 @@ impl SimFs {
             let mut blocks = inode.map.iter();
             blocks.find(|(_, mapped)| mapped.to == block).map(|(number, _)| (file, *number))
         })
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn heal(&self) {
+        self.state.lock().faults = 0;
+    }
+
+    /// How many questions failed so far.
+    pub(crate) fn went_wrong(&self) -> u64 {
+        self.state.lock().went_wrong
     }
 
     /// All commits of a file, in order.
@@ -174,6 +189,11 @@ impl GetBlock for SimFile {
         let mut state = self.fs.state.lock();
         if !request.may_wait && state.random.u8(..4) == 0 {
             return Err(Error::new(ErrorKind::WouldBlock, "get_block"));
+        }
+        if state.faults > 0 && state.random.u8(..4) == 0 {
+            state.faults -= 1;
+            state.went_wrong += 1;
+            return Err(Error::new(ErrorKind::Device(Errno::IO), "get_block"));
         }
         let first = request.first.0;
         let is_new =

@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) dirty_percent: usize,
     pub(crate) limits: Limits,
     pub(crate) faults: Vec<Fault>,
+    /// Questions for the place of a block that fail.
+    pub(crate) map_faults: u32,
 }
 
 /// One call.
@@ -138,6 +140,7 @@ impl Setup {
                 capacity: None,
             },
             faults: Vec::new(),
+            map_faults: 0,
         };
         setup.limits.capacity = match kind {
             Kind::Image => Some(pages * PAGE),
@@ -146,6 +149,9 @@ impl Setup {
         };
         if random.u8(..3) == 0 {
             setup.faults = (0..random.usize(1..4)).map(|_| setup.fault(random)).collect();
+        }
+        if kind == Kind::Files && random.u8(..4) == 0 {
+            setup.map_faults = random.u32(1..5);
         }
         setup
     }

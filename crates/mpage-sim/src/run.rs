@@ -70,7 +70,7 @@ pub(crate) fn run(program: &Program, seed: u64) -> Ran {
     let fs = (setup.kind == Kind::Files).then(|| {
         let whole = (blocks(setup.device_bytes()), setup.block as u64);
         let files = vec![blocks(size); setup.files];
-        SimFs::new(device.clone(), &instants, whole, &files, seed)
+        SimFs::new(device.clone(), &instants, whole, &files, setup.map_faults, seed)
     });
     let over = AtomicBool::new(false);
     let world =
@@ -126,6 +126,17 @@ impl World {
             }
         };
         thread::spawn("time", pass).expect("a thread")
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn heal(&self) {
+        self.device.heal();
+        self.fs.iter().for_each(|fs| fs.heal());
+    }
+
+    /// Whether anything went wrong so far.
+    pub(crate) fn went_wrong(&self) -> bool {
+        self.device.went_wrong() > 0 || self.fs.as_ref().is_some_and(|fs| fs.went_wrong() > 0)
     }
 
     fn tell_of_failed_writes(&self) {

@@ -56,6 +56,9 @@ fn candidates(program: &Program) -> Vec<Program> {
     for fault in 0..program.setup.faults.len() {
         without(&|program| program.setup.faults.retain(at_not(fault)));
     }
+    if program.setup.map_faults > 0 {
+        without(&|program| program.setup.map_faults -= 1);
+    }
     for thread in 0..program.threads.len() {
         for op in 0..program.threads[thread].len() {
             if program.threads[thread].len() > 1 {
