@@ -93,6 +93,7 @@ impl PinnedPage {
                 return Ok(Some(WriteGuard {
                     page: self,
                     store: Some(store),
+                    inside,
                     stored: SectorMask::NONE,
                 }));
             }
@@ -106,6 +107,8 @@ impl PinnedPage {
 pub struct WriteGuard<'a> {
     page: &'a PinnedPage,
     store: Option<Store<'a>>,
+    /// Where the file ended in the page: room is set aside up to there.
+    inside: usize,
     stored: SectorMask,
 }
 
@@ -114,10 +117,14 @@ impl WriteGuard<'_> {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when the range is empty, or not inside the page and the file.
+    /// `InvalidInput` when the range is empty, or not inside the page and the file, as it is and as
+    /// it was when the guard was made.
     pub fn write(&mut self, offset: usize, from: &[u8]) -> Result<()> {
         // The store is entered: whoever lowers the size waits for it before zeroing what is beyond.
         self.page.check_inside(offset, from.len())?;
+        if offset + from.len() > self.inside {
+            return Err(not_inside());
+        }
         let store = self.store.as_ref().expect("given up in drop alone");
         store.write(offset, from);
         let block_size = self.page.file.mapping().block_size();
@@ -148,9 +155,13 @@ impl PinnedPage {
         if len > 0 && offset.checked_add(len).is_some_and(|end| end <= inside) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::InvalidInput, "write")
-            .because("the range is empty, or not inside the page and the file"))
+        Err(not_inside())
     }
+}
+
+fn not_inside() -> Error {
+    Error::new(ErrorKind::InvalidInput, "write")
+        .because("the range is empty, or not inside the page and the file")
 }
 
 impl Drop for PinnedPage {

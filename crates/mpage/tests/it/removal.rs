@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use mpage::units::PageIndex;
 use mpage::{CachedFile, SyncKind};
 use mpage_block::wrap::Times;
 use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions};
 
 use crate::rig::{Rig, memory_device, pattern};
 use crate::stack::{Forgetful, Stack, count, errno, is_clean, spawn, still_waits};
+use crate::table::{Gate, TableRig};
 
 /// What a punch takes out of the snapshot of a sync is durable when its zeros are: else a crash
 /// brings back what was there before both.
@@ -118,4 +120,33 @@ fn a_truncate_whose_last_block_cannot_be_read_changes_nothing() {
     assert!(bytes == pattern(2, 0, 4096), "what was dirty is there");
     rig.file.set_len(5000).unwrap();
     assert_eq!(rig.file.size(), 5000);
+}
+
+/// Statement 51: a truncate gives up room that was set aside for a store which comes behind it; it
+/// is set aside again, or the block would meet a full file system when it is written back.
+///
+/// Seen to fail: with room set aside once, whatever was removed before the store.
+#[test]
+fn a_store_that_a_truncate_overtook_has_room_set_aside_again() {
+    for through_a_pin in [false, true] {
+        let rig = TableRig::new(512);
+        rig.file.write_all_at(&pattern(1, 0, 2048), 0).unwrap();
+        rig.file.fsync().unwrap();
+        rig.file.punch_hole(1024..1536).unwrap();
+        let gate = Gate::new();
+        let stop = gate.stop();
+        rig.table.on_reserve(move |_| stop());
+        let file = rig.file.clone();
+        let store = spawn(move || match through_a_pin {
+            true => file.pin_page(PageIndex(0))?.write(1024, &[7; 100]).map(drop),
+            false => file.write_all_at(&[7; 100], 1024),
+        });
+        gate.wait_for_arrival();
+        rig.file.punch_hole(1024..1536).unwrap();
+        gate.open();
+        store.join().unwrap().unwrap();
+        rig.file.fsync().unwrap();
+        rig.table.check();
+        assert_eq!(rig.content()[1024..1124], [7; 100]);
+    }
 }

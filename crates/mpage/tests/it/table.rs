@@ -33,6 +33,7 @@ pub(crate) struct Table {
     state: Mutex<State>,
     on_remove: Mutex<Option<Hook>>,
     on_map: Mutex<Option<Hook>>,
+    on_reserve: Mutex<Option<Hook>>,
 }
 
 #[derive(Default)]
@@ -57,6 +58,7 @@ impl Table {
             state,
             on_remove: Mutex::default(),
             on_map: Mutex::default(),
+            on_reserve: Mutex::default(),
         })
     }
 
@@ -68,6 +70,11 @@ impl Table {
     /// Runs `hook` in each later question for a place to write to.
     pub(crate) fn on_map(&self, hook: impl Fn(&Range<FileBlock>) + Send + Sync + 'static) {
         *self.on_map.lock() = Some(Arc::new(hook));
+    }
+
+    /// Runs `hook` in each later reservation, when the room is set aside.
+    pub(crate) fn on_reserve(&self, hook: impl Fn(&Range<FileBlock>) + Send + Sync + 'static) {
+        *self.on_reserve.lock() = Some(Arc::new(hook));
     }
 
     /// Blocks with a place, and blocks with room set aside.
@@ -151,6 +158,8 @@ impl GetBlock for Table {
                 let _new = state.reserved.insert(block);
             }
         }
+        drop(state);
+        Table::hook(&self.on_reserve, &blocks);
         Ok(())
     }
 
