@@ -426,7 +426,7 @@ impl CachedFile {
         mut copy: impl FnMut(&AddressSpace, &Range<u64>, FrameId, usize),
     ) -> Result<()> {
         let get_block = get_block_of(&self.space)?;
-        let (size, pool) = (self.space.block_size(), &self.space.core().pool);
+        let pool = &self.space.core().pool;
         let mut at = range.start;
         while at < range.end {
             let mut stop = range.end.min((at / PAGE_BYTES + DIRECT_PAGES) * PAGE_BYTES);
@@ -451,8 +451,7 @@ impl CachedFile {
                 result = result.and_then(|()| io.add(&part, frame));
                 frames.push((part, frame, offset));
             }
-            let blocks = size.block_of(at)..size.block_after(stop);
-            let result = io.finish(&*get_block, blocks).and(result);
+            let result = io.finish(&*get_block).and(result);
             for (part, frame, offset) in frames {
                 if purpose == Purpose::Read && result.is_ok() {
                     copy(&self.space, &part, frame, offset);

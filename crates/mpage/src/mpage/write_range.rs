@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::get_block::{GetBlock, Purpose};
 use crate::may_wait::MayWait;
-use crate::units::{FileBlock, PAGE_SIZE, PageIndex, SectorMask, pages_touched, part_in_page};
+use crate::units::{PAGE_SIZE, PageIndex, SectorMask, pages_touched, part_in_page};
 use crate::writeback::WritebackControl;
 
 /// Writes what is dirty in byte `range`, page by page ascending, without looking at any other page;
@@ -43,6 +43,8 @@ pub(crate) struct DirectIo<'a> {
     began: u64,
     ended: Arc<Ended>,
     pending: Option<Bio>,
+    /// Bytes of the file in its bios, in runs.
+    runs: Vec<Range<u64>>,
 }
 
 #[derive(Default)]
@@ -60,7 +62,8 @@ impl<'a> DirectIo<'a> {
     ) -> DirectIo<'a> {
         let mapper = Mapper::new(space, get_block, purpose);
         let began = space.dev().failed_flushes();
-        DirectIo { space, mapper, purpose, began, ended: Arc::default(), pending: None }
+        let (ended, runs) = (Arc::default(), Vec::new());
+        DirectIo { space, mapper, purpose, began, ended, pending: None, runs }
     }
 
     /// Adds bytes `range` of the file, which lie in one page and on whole blocks, with their memory
@@ -86,8 +89,20 @@ impl<'a> DirectIo<'a> {
             self.space.core().pool.arena().zero(frame, run.start, run.len());
         }
         let limits = *self.space.dev().limits();
-        map.runs().iter().for_each(|run| self.add_run(frame, run, &limits));
+        map.runs().iter().for_each(|run| {
+            self.add_run(frame, run, &limits);
+            self.note_run(index, run);
+        });
         Ok(())
+    }
+
+    fn note_run(&mut self, index: PageIndex, run: &Run) {
+        let start = index.start() + run.offset as u64;
+        let bytes = start..start + run.len as u64;
+        match self.runs.last_mut() {
+            Some(last) if last.end == bytes.start => last.end = bytes.end,
+            _ => self.runs.push(bytes),
+        }
     }
 
     fn add_run(&mut self, frame: FrameId, run: &Run, limits: &Limits) {
@@ -126,16 +141,12 @@ impl<'a> DirectIo<'a> {
         }
     }
 
-    /// Submits, waits for all of it, and tells the block map what was written of `blocks`.
+    /// Submits, waits for all of it, and tells the block map what was written.
     ///
     /// # Errors
     ///
     /// The first error of the device.
-    pub(crate) fn finish(
-        mut self,
-        get_block: &dyn GetBlock,
-        blocks: Range<FileBlock>,
-    ) -> Result<()> {
+    pub(crate) fn finish(mut self, get_block: &dyn GetBlock) -> Result<()> {
         self.submit();
         loop {
             let ticket = self.ended.event.ticket();
@@ -149,7 +160,11 @@ impl<'a> DirectIo<'a> {
             self.ended.event.wait(ticket);
         }
         if self.purpose == Purpose::Write {
-            self.space.note_blocks_written(get_block, blocks);
+            let size = self.space.block_size();
+            for bytes in std::mem::take(&mut self.runs) {
+                let blocks = size.block_of(bytes.start)..size.block_after(bytes.end);
+                self.space.note_blocks_written(get_block, blocks);
+            }
             let _number = self.space.note_direct_write(self.began);
         }
         Ok(())

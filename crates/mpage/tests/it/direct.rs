@@ -1,13 +1,19 @@
 //! I/O past the cache and the cache side by side: statement 91.
 
-use mpage::units::PageIndex;
-use mpage::{ErrorKind, Options};
+use std::ops::Range;
+use std::sync::Arc;
+
+use mpage::units::{BlockSize, DeviceBlock, FileBlock, PageIndex};
+use mpage::{
+    CachedFile, Error, ErrorKind, Extent, GetBlock, MapRequest, Operations, Options, PageCache,
+    Place, Purpose,
+};
 use mpage_block::wrap::Times;
 use mpage_block::{BioOp, Errno};
 use mpage_locks::atomic::{AtomicU64, Ordering};
 
 use crate::rig::{options, pattern};
-use crate::stack::{count as count_of, pages, spawn, still_waits, wait_until};
+use crate::stack::{Stack, count as count_of, pages, spawn, still_waits, wait_until};
 use crate::table::TableRig;
 
 /// Statement 91: what is cached of the range is written before a direct write, and dropped by it;
@@ -185,4 +191,43 @@ fn a_direct_read_behind_a_write_that_failed_shows_nothing_older() {
     assert!(rig.file.fsync().is_err(), "the open was not told of the write before");
     assert_eq!(rig.file.read_direct_at(&mut bytes, 0).unwrap(), 2 * 4096);
     assert!(bytes[4096..] == pattern(2, 4096, 4096));
+}
+
+/// Two blocks with a place and without data; the second cannot be found when it is written.
+struct HalfBroken(Arc<AtomicU64>);
+
+impl GetBlock for HalfBroken {
+    fn get_block(&self, request: &MapRequest) -> mpage::Result<Extent> {
+        let first = request.first;
+        if request.purpose == Purpose::Write && first.0 == 1 {
+            return Err(Error::new(ErrorKind::Device(Errno::IO), "get_block"));
+        }
+        let to = DeviceBlock(first.0);
+        Ok(Extent { place: Place::Unwritten(to), ..Extent::mapped(first, to, 1) })
+    }
+
+    fn written(&self, blocks: Range<FileBlock>) {
+        let _before = self.0.fetch_max(blocks.end.0, Ordering::SeqCst);
+    }
+}
+
+/// Statements 47 and 52: what the block map is told was written, was: else the old content of the
+/// disk would be in the file.
+///
+/// Seen to fail: when it was told of all that was to be written together.
+#[test]
+fn a_direct_write_tells_of_no_block_that_had_no_place() {
+    for block in [512, 4096] {
+        let stack = Stack::new(1 << 20);
+        let cache = PageCache::new(&options()).unwrap();
+        let dev = cache.add_device(stack.top()).unwrap();
+        let written = Arc::new(AtomicU64::new(0));
+        let map = Arc::new(HalfBroken(Arc::clone(&written)));
+        let ops = Operations { get_block: Some(map), ..Operations::default() };
+        let size = BlockSize::new(block).unwrap();
+        let file = CachedFile::new(cache.add_mapping(&dev, size, 8192, ops).unwrap(), true);
+        let error = file.write_direct_at(&vec![7; 2 * block], 0).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Device(Errno::IO));
+        assert!(written.load(Ordering::SeqCst) <= 1, "block 1 was never written");
+    }
 }
