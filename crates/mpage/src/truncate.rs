@@ -171,7 +171,15 @@ fn note_removal(space: &AddressSpace, range: &Range<u64>, began: u64) -> Result<
     let size = space.block_size();
     let (first, end) = (size.block_after(range.start), size.block_of(range.end));
     let whole = size.start_of(first)..size.start_of(end);
-    if first >= end || space.zeroed.note(&whole, (at, lost), space.dev().flushed()) {
+    if first >= end {
+        return Ok(());
+    }
+    let has_room = space.zeroed.note(&whole, (at, lost), space.dev().flushed());
+    // The leader of a flush that failed just now may have looked before that.
+    if space.dev().limits().volatile_cache && space.dev().failed_flushes() != began {
+        space.zeroed.flush_failed(space.dev().flushed());
+    }
+    if has_room {
         return Ok(());
     }
     flush_mapping(space).map_err(|errno| Error::new(ErrorKind::Device(errno), "removal"))
@@ -193,7 +201,7 @@ pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
     let result = invalidate_strict(space, &range).and_then(|()| {
         // What lies behind the end is cut off by itself: else the file would be shorter meanwhile.
         let end = size.start_of(size.block_after(space.size()));
-        let lost = space.zeroed.take_lost().into_iter();
+        let lost = space.zeroed.take_lost(&range).into_iter();
         let parts = lost.flat_map(|lost| {
             let middle = end.clamp(lost.start, lost.end);
             [lost.start..middle, middle..lost.end]

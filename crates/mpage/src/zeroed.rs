@@ -88,13 +88,19 @@ impl Zeroed {
         state.lost.then_some(*first.0..*last.1)
     }
 
-    /// Takes the lost ranges, to zero them again. Who cannot gives them back by
+    /// Takes what is lost of `range`, to zero it again: removals elsewhere may have been noted since
+    /// the caller kept others away from there. Who cannot gives it back by
     /// [`lost_again`](Self::lost_again).
-    pub(crate) fn take_lost(&self) -> Vec<Range<u64>> {
+    pub(crate) fn take_lost(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let mut state = self.state.lock();
-        state.lost = false;
-        let ranges = std::mem::take(&mut state.ranges);
-        ranges.into_iter().map(|(start, end)| start..end).collect()
+        let inside = |(start, end): (&u64, &u64)| {
+            let part = (*start).max(range.start)..(*end).min(range.end);
+            (part.start < part.end).then_some(part)
+        };
+        let taken = state.ranges.iter().filter_map(inside).collect();
+        state.subtract(range);
+        state.lost = !state.ranges.is_empty();
+        taken
     }
 
     /// `range` could not be zeroed again.
