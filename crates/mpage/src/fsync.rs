@@ -177,7 +177,9 @@ pub(crate) fn write_through(
     let get_block = get_block_of(space)?;
     let fua = durable && space.dev().limits().fua;
     until_quiet(space, || {
-        let walked = write_dirty_range(space, range, &*get_block, fua);
+        // Zeros in the range that a failed flush lost are what a crash would show.
+        let redone = if durable { redo_removals(space) } else { Ok(()) };
+        let walked = write_dirty_range(space, range, &*get_block, fua).and(redone);
         space.wait_for_writes(range);
         space.wait_for_removals(range);
         let metadata = if durable { sync_metadata(space, SyncKind::Data) } else { Ok(()) };
