@@ -395,7 +395,7 @@ impl CachedFile {
         }
         // Nobody else brings the range into the cache, dirties it or frees its blocks meanwhile.
         let pages = pages_touched(&range);
-        self.space.begin_removal(&pages);
+        truncate::begin_overwriting(&self.space, &range, &pages)?;
         let result = self.write_removed(from, &range);
         self.space.end_removal(&pages);
         result

@@ -185,6 +185,33 @@ fn note_removal(space: &AddressSpace, range: &Range<u64>, began: u64) -> Result<
     flush_mapping(space).map_err(|errno| Error::new(ErrorKind::Device(errno), "removal"))
 }
 
+/// Registers `pages`, which byte `range` touches, as being removed, for a write past the cache. What
+/// a removal zeroed in the range is durable then: no page would write those zeros, or the bytes over
+/// them, again when a flush fails.
+///
+/// # Errors
+///
+/// Those of the flush, and of zeroing again what an earlier one lost; nothing is registered then.
+pub(crate) fn begin_overwriting(
+    space: &AddressSpace,
+    range: &Range<u64>,
+    pages: &Range<u64>,
+) -> Result<()> {
+    loop {
+        space.begin_removal(pages);
+        if !space.zeroed.meets(range, space.dev().flushed()) {
+            return Ok(());
+        }
+        let flushed = flush_mapping(space);
+        if flushed.is_ok() && space.zeroed.lost(space.dev().flushed()).is_none() {
+            return Ok(());
+        }
+        space.end_removal(pages);
+        flushed.map_err(|errno| Error::new(ErrorKind::Device(errno), "write direct"))?;
+        redo_removals(space)?;
+    }
+}
+
 /// Zeroes again what removals zeroed on the device and a failed flush may have lost. What is cached
 /// there is written and dropped first: then nothing is written over the range meanwhile.
 ///

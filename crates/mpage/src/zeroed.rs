@@ -60,6 +60,12 @@ impl Zeroed {
         }
     }
 
+    /// Whether a byte of `range` is remembered.
+    pub(crate) fn meets(&self, range: &Range<u64>, flushed: u64) -> bool {
+        let (is_remembered, until) = self.at(range.start, flushed);
+        is_remembered || until < range.end
+    }
+
     /// `range` was written: it is zeros no longer. Called before the write counts as ended.
     pub(crate) fn overwritten(&self, range: &Range<u64>) {
         if self.any.load(Ordering::SeqCst) {

@@ -241,3 +241,22 @@ fn a_store_that_a_truncate_overtook_has_room_set_aside_again() {
         assert_eq!(rig.content()[1024..1124], [7; 100]);
     }
 }
+
+/// A direct write that a failed flush lost leaves what was there before it: zeros, behind a punch.
+///
+/// Seen to fail: with zeros that no flush had covered under the direct write.
+#[test]
+fn a_direct_write_that_is_lost_brings_nothing_back_that_was_punched_before() {
+    let memory = memory_device(1 << 20);
+    memory.write_at(0, &pattern(1, 0, 1 << 20));
+    let stack = Stack::around(memory.clone());
+    let device = Arc::new(Forgetful::new(stack.top(), memory));
+    let rig = Rig::over(device, 4096, 1 << 20);
+    rig.file.punch_hole(pages(2, 2)).unwrap();
+    rig.file.write_direct_at(&pattern(2, 8192, 4096), 8192).unwrap();
+    stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.fsync()), Errno::IO);
+    let mut bytes = vec![1; 8192];
+    assert_eq!(rig.file.read_at(&mut bytes, 8192).unwrap(), 8192);
+    assert!(bytes.iter().all(|byte| *byte == 0));
+}
