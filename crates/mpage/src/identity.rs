@@ -79,7 +79,12 @@ impl Identity {
     }
 
     fn set_len(&self, bytes: u64) -> Result<()> {
-        self.device.set_len(bytes).map_err(|errno| failed("set size", errno))?;
+        if let Err(errno) = self.device.set_len(bytes) {
+            // It may have been set all the same.
+            let _before = self.may_end.fetch_max(bytes, Ordering::SeqCst);
+            self.device_end.store(UNKNOWN, Ordering::SeqCst);
+            return Err(failed("set size", errno));
+        }
         self.device_end.store(bytes, Ordering::SeqCst);
         let before = self.may_end.swap(bytes, Ordering::SeqCst);
         let _before = self.longest.fetch_max(before.max(bytes), Ordering::SeqCst);
@@ -95,9 +100,11 @@ impl Identity {
     }
 
     fn write_zeroes(&self, bytes: &Range<u64>, room: Room) -> Result<()> {
-        write_zeroes(&*self.device, bytes, room).map_err(|errno| failed("write zeroes", errno))?;
-        self.reaches(bytes.end);
-        Ok(())
+        if self.size == Size::Follows {
+            // Some devices become longer by zeros, also by those that fail; others do not.
+            let _before = self.may_end.fetch_max(bytes.end, Ordering::SeqCst);
+        }
+        write_zeroes(&*self.device, bytes, room).map_err(|errno| failed("write zeroes", errno))
     }
 
     /// The bytes of `blocks` that the device has, in whole blocks.

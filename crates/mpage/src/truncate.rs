@@ -114,14 +114,13 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
     let head_end = range.start.next_multiple_of(PAGE_BYTES).min(range.end);
     let tail_start = (range.end / PAGE_BYTES * PAGE_BYTES).max(head_end);
     space.begin_removal(&pages);
+    let written = range.start..written_end(space, &range);
     let zeroed = remove(space, &range, &(range.start..head_end), &(tail_start..range.end));
     let began = space.dev().failed_flushes();
     let removed = match &space.ops().get_block {
         Some(get_block) if zeroed.is_ok() => {
             let size = space.block_size();
-            // Zeros behind the end could make a device longer that ends where the file ends.
-            let end = size.block_of(range.end).min(size.block_after(space.size()));
-            let blocks = size.block_after(range.start)..end;
+            let blocks = size.block_after(written.start)..size.block_of(written.end);
             match room {
                 _ if blocks.start >= blocks.end => Ok(()),
                 Room::Freed => get_block.remove(blocks),
@@ -130,9 +129,17 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
         }
         _ => Ok(()),
     };
-    let noted = note_removal(space, &range, began);
+    let noted = note_removal(space, &written, began);
     space.end_removal(&pages);
     zeroed.and(removed).and(noted)
+}
+
+/// Where a removal of `range` ends that leaves the size: of what lies behind the end of the file
+/// nothing is promised, and zeros that are written there would make it longer.
+fn written_end(space: &AddressSpace, range: &Range<u64>) -> u64 {
+    let writes = space.ops().get_block.as_ref().is_some_and(|map| map.removes_by_writing());
+    let end = space.size().next_multiple_of(space.block_size().bytes());
+    if writes { range.end.min(end).max(range.start) } else { range.end }
 }
 
 /// The content of the pages wholly inside byte `range` is not needed: they leave the cache, dirty

@@ -16,14 +16,24 @@ struct Regular {
     _cache: PageCache,
 }
 
+/// A device that has no operation for zeros: they make a file longer.
+fn writes_zeros() -> MemoryOptions {
+    MemoryOptions { write_zeroes: false, ..MemoryOptions::default() }
+}
+
 /// A file of `size` bytes, written in blocks of 4 KiB.
 fn regular(size: u64) -> Regular {
-    let memory = MemoryOptions { grows: true, ..MemoryOptions::default() };
+    regular_in(4096, size, MemoryOptions::default())
+}
+
+/// The same, in blocks of `block` bytes, on a device of `memory`.
+fn regular_in(block: usize, size: u64, memory: MemoryOptions) -> Regular {
+    let memory = MemoryOptions { grows: true, ..memory };
     let content = pattern(1, 0, usize::try_from(size).unwrap());
     let stack = Stack::around(Arc::new(MemoryDevice::from_contents(&content, memory)));
     let cache = PageCache::new(&options()).unwrap();
     let dev = cache.add_device(stack.top()).unwrap();
-    let block = BlockSize::new(4096).unwrap();
+    let block = BlockSize::new(block).unwrap();
     let map = Arc::new(Identity::resizable(stack.top(), block, size));
     let ops = Operations { get_block: Some(map), ..Operations::default() };
     let mapping = cache.add_mapping(&dev, block, size, ops).unwrap();
@@ -135,6 +145,64 @@ fn what_a_failed_write_left_behind_the_end_is_cut_by_the_next_sync() {
     rig.file.set_len(4096).unwrap();
     rig.file.fsync().unwrap();
     assert_eq!(rig.stack.memory.len(), 4096);
+}
+
+impl Regular {
+    /// The next `op` is done, and fails all the same.
+    fn is_done_but_fails(&self, op: DeviceOp) {
+        let effect = Effect::DoneButFail(Errno::IO);
+        let rule = Rule { op: Some(op), sectors: None, times: Times::First(1), effect };
+        let _id = self.stack.fault.add(rule);
+    }
+}
+
+/// A size may have been set though setting it failed, and zeros may have made the device longer:
+/// the next sync that succeeds leaves it as long as the file.
+///
+/// Seen to fail: with the end known before still taken for the device's.
+#[test]
+fn a_size_that_was_set_and_failed_is_set_right_by_the_next_sync() {
+    let rig = regular(4096);
+    rig.file.set_len(8192).unwrap();
+    rig.is_done_but_fails(DeviceOp::SetLen);
+    assert_eq!(errno(rig.file.fsync()), Errno::IO);
+    rig.file.set_len(4096).unwrap();
+    rig.file.fsync().unwrap();
+    assert_eq!(rig.stack.memory.len(), 4096);
+    let rig = regular_in(4096, 5000, writes_zeros());
+    rig.is_done_but_fails(DeviceOp::Bio(BioOp::Write));
+    assert_eq!(errno(rig.file.punch_hole(4096..8192)), Errno::IO);
+    assert_eq!(rig.stack.memory.len(), 8192);
+    rig.file.fsync().unwrap();
+    assert_eq!(rig.stack.memory.len(), 5000);
+}
+
+/// A hole at the end of a file makes it longer on some devices, and on others not.
+///
+/// Seen to fail: when the device counted as longer, so that a file that became as long was not.
+#[test]
+fn a_file_made_longer_behind_a_hole_at_its_end_is_as_long_on_the_device() {
+    for memory in [MemoryOptions::default(), writes_zeros()] {
+        let rig = regular_in(4096, 5000, memory);
+        rig.file.punch_hole(4096..8192).unwrap();
+        rig.file.set_len(8192).unwrap();
+        rig.file.fsync().unwrap();
+        assert_eq!(rig.stack.memory.len(), 8192);
+    }
+}
+
+/// Zeros are not written behind the end, also where the device may have been longer before a flush
+/// that failed: a crash would show a file longer than it was.
+///
+/// Seen to fail: with holes that went up to the end of the last page.
+#[test]
+fn a_hole_behind_the_end_is_not_written_to_the_device() {
+    let rig = regular_in(512, 8192, writes_zeros());
+    rig.file.set_len(5000).unwrap();
+    rig.stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.fsync()), Errno::IO);
+    rig.file.punch_hole(4096..8192).unwrap();
+    assert_eq!(rig.stack.memory.len(), 5120, "a block may be written whole");
 }
 
 /// The end of the device is moved while no write can move it too: what another writer appends
