@@ -60,7 +60,8 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
         }
         None => Ok(()),
     };
-    let noted = note_removal(space, &range, began);
+    // What could not be cut off is zeroed by the next sync: the size is set.
+    let noted = note_removal(space, &range, began, removed.is_ok());
     space.end_removal(&pages);
     zeroed.and(removed).and(noted)
 }
@@ -129,7 +130,13 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
         }
         _ => Ok(()),
     };
-    let noted = note_removal(space, &written, began);
+    let noted = match zeroed.is_ok() && removed.is_ok() {
+        true => note_removal(space, &written, began, true),
+        false => {
+            let _number = space.note_direct_write(began);
+            Ok(())
+        }
+    };
     space.end_removal(&pages);
     zeroed.and(removed).and(noted)
 }
@@ -169,9 +176,11 @@ pub(crate) fn discard(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
 
 /// After a removal of byte `range`, before whose change of the device `began` flushes had failed:
 /// the next sync flushes the device. Blocks that were zeroed on the device itself are remembered
-/// until then, since no page could write those zeros again.
-fn note_removal(space: &AddressSpace, range: &Range<u64>, began: u64) -> Result<()> {
+/// until then, since no page could write those zeros again. If it was not `done`, the next sync
+/// does it.
+fn note_removal(space: &AddressSpace, range: &Range<u64>, began: u64, done: bool) -> Result<()> {
     let (at, lost) = space.note_direct_write(began);
+    let lost = lost || !done;
     if !space.ops().get_block.as_ref().is_some_and(|map| map.removes_by_writing()) {
         return Ok(());
     }
@@ -245,7 +254,7 @@ pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
             let began = space.dev().failed_flushes();
             let removed = get_block.remove(size.block_of(part.start)..size.block_of(part.end));
             let noted = match removed {
-                Ok(()) => note_removal(space, &part, began),
+                Ok(()) => note_removal(space, &part, began, true),
                 Err(error) => {
                     space.zeroed.lost_again(&part);
                     Err(error)

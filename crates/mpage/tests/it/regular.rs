@@ -177,6 +177,26 @@ fn a_size_that_was_set_and_failed_is_set_right_by_the_next_sync() {
     assert_eq!(rig.stack.memory.len(), 5000);
 }
 
+/// A truncate that fails has set the file's size, so what it did not cut off is cut off by the next
+/// sync, and is not back when the file has grown again meanwhile.
+///
+/// Seen to fail: when what a failed removal should have zeroed counted as zeroed.
+#[test]
+fn what_a_failed_truncate_left_on_the_device_is_zeros_when_the_file_grows() {
+    let rig = regular(3 * 4096);
+    let times = Times::First(1);
+    let effect = Effect::Fail(Errno::IO);
+    let _id =
+        rig.stack.fault.add(Rule { op: Some(DeviceOp::SetLen), sectors: None, times, effect });
+    assert_eq!(errno(rig.file.set_len(4096)), Errno::IO);
+    rig.file.set_len(3 * 4096).unwrap();
+    rig.file.fsync().unwrap();
+    rig.file.invalidate_strict(0..3 * 4096).unwrap();
+    let mut bytes = vec![1; 2 * 4096];
+    assert_eq!(rig.file.read_at(&mut bytes, 4096).unwrap(), 2 * 4096);
+    assert!(bytes.iter().all(|byte| *byte == 0));
+}
+
 /// A hole at the end of a file makes it longer on some devices, and on others not.
 ///
 /// Seen to fail: when the device counted as longer, so that a file that became as long was not.
