@@ -34,8 +34,8 @@ pub struct SimOptions {
     pub seed: u64,
 }
 
-/// Is told when a write, not of zeros alone, failed and those who wait for it have been told: the byte it began at, on
-/// the device.
+/// Is told when a write, not of zeros alone, failed and those who wait for it have been told: the
+/// byte it began at, on the device.
 pub type OnFailedWrite = Box<dyn Fn(u64) -> Box<dyn FnOnce() + Send> + Send + Sync>;
 
 /// Is told when a flush failed, in the instant in which what it had to make durable goes: when the

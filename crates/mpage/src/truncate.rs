@@ -201,9 +201,9 @@ fn note_removal(space: &AddressSpace, range: &Range<u64>, began: u64, done: bool
     flush_mapping(space).map_err(|errno| Error::new(ErrorKind::Device(errno), "removal"))
 }
 
-/// Registers `pages`, which byte `range` touches, as being removed, for a write past the cache. What
-/// a removal zeroed in the range is durable then: no page would write those zeros, or the bytes over
-/// them, again when a flush fails.
+/// Registers `pages`, which byte `range` touches, as being removed, for a write past the cache.
+/// What a removal zeroed in the range is durable then: no page would write those zeros, or the
+/// bytes over them, again when a flush fails.
 ///
 /// # Errors
 ///

@@ -94,8 +94,8 @@ impl Zeroed {
         state.lost.then_some(*first.0..*last.1)
     }
 
-    /// Takes what is lost of `range`, to zero it again: removals elsewhere may have been noted since
-    /// the caller kept others away from there. Who cannot gives it back by
+    /// Takes what is lost of `range`, to zero it again: removals elsewhere may have been noted
+    /// since the caller kept others away from there. Who cannot gives it back by
     /// [`lost_again`](Self::lost_again).
     pub(crate) fn take_lost(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let mut state = self.state.lock();
