@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use crate::address_space::{AddressSpace, Dirtied, PagePin, Store};
 use crate::error::{Error, ErrorKind, Result};
+use crate::filemap::reserve;
 use crate::flush::flush_device;
 use crate::get_block::{GetBlock, MapRequest, Place, Purpose};
 use crate::may_wait::MayWait;
@@ -363,8 +364,13 @@ fn zero_page(
         return Ok(false);
     }
     // A block that was clean just now stays so, and has a place or will have none: room for it was
-    // never set aside.
-    let holes = holes_of(space, pin.index(), kept.without(word.dirty()))?;
+    // never set aside. Where nobody can tell it is written like one that has a place, with room set
+    // aside: bytes that are not zeroed would be back when the file has grown again.
+    let clean = kept.without(word.dirty());
+    let holes = holes_of(space, pin.index(), clean).or_else(|error| {
+        let mut reserved = clean.runs().map(|run| reserve(space, pin.index(), run));
+        reserved.all(|result| result.is_ok()).then_some(SectorMask::NONE).ok_or(error)
+    })?;
     if store.make_writable().is_err() {
         drop(store);
         make_room(space.core(), may_wait);

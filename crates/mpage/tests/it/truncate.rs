@@ -1,14 +1,19 @@
 //! Taking parts of a file away: statements 86 to 93.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use mpage::units::PageIndex;
-use mpage::{ErrorKind, SetCounts, SyncMode};
+use mpage::units::{BlockSize, FileBlock, PageIndex};
+use mpage::{
+    CachedFile, Error, ErrorKind, Extent, GetBlock, Identity, MapRequest, Operations, PageCache,
+    Purpose, SetCounts, SyncMode,
+};
 use mpage_block::wrap::{DeviceOp, Times};
 use mpage_block::{BioOp, Errno};
+use mpage_locks::atomic::{AtomicBool, Ordering};
 
-use crate::rig::{Rig, memory_device, pattern};
-use crate::stack::{spawn, still_waits, wait_until};
+use crate::rig::{Rig, memory_device, options, pattern};
+use crate::stack::{Stack, spawn, still_waits, wait_until};
 use crate::table::{Gate, TableRig, content_of};
 
 const BLOCK_SIZES: [usize; 3] = [512, 1024, 4096];
@@ -409,4 +414,53 @@ fn cutting_in_a_hole_takes_no_room() {
         rig.table.check();
         assert_eq!(rig.content(), vec![0; 3 * 4096 + 77]);
     }
+}
+
+/// A map that cannot say where blocks are read from while it is told not to.
+struct Unclear {
+    map: Identity,
+    fails: AtomicBool,
+}
+
+impl GetBlock for Unclear {
+    fn get_block(&self, request: &MapRequest) -> mpage::Result<Extent> {
+        match request.purpose {
+            Purpose::Read if self.fails.load(Ordering::SeqCst) => {
+                Err(Error::new(ErrorKind::Device(Errno::IO), "get_block"))
+            }
+            _ => self.map.get_block(request),
+        }
+    }
+
+    fn remove(&self, blocks: Range<FileBlock>) -> mpage::Result<()> {
+        self.map.remove(blocks)
+    }
+}
+
+/// Statement 87: the rest of the last page is zeroed though the block map cannot say whether it has
+/// a place.
+///
+/// Seen to fail: when the truncate failed there, with the size set.
+#[test]
+fn a_cut_through_a_block_whose_place_is_unclear_is_zeroed_all_the_same() {
+    let stack = Stack::new(1 << 20);
+    stack.memory.write_at(0, &pattern(1, 0, 8192));
+    let cache = PageCache::new(&options()).unwrap();
+    let dev = cache.add_device(stack.top()).unwrap();
+    let block = BlockSize::new(4096).unwrap();
+    let map = Identity::new(stack.top(), block);
+    let map = Arc::new(Unclear { map, fails: AtomicBool::new(false) });
+    let ops = Operations { get_block: Some(map.clone()), ..Operations::default() };
+    let file = CachedFile::new(cache.add_mapping(&dev, block, 8192, ops).unwrap(), true);
+    let mut bytes = vec![0; 4096];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 4096);
+    map.fails.store(true, Ordering::SeqCst);
+    file.set_len(100).unwrap();
+    map.fails.store(false, Ordering::SeqCst);
+    file.set_len(4096).unwrap();
+    file.fsync().unwrap();
+    file.invalidate_strict(0..4096).unwrap();
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 4096);
+    assert!(bytes[..100] == pattern(1, 0, 100));
+    assert!(bytes[100..].iter().all(|byte| *byte == 0));
 }
