@@ -111,6 +111,7 @@ impl Client {
             Op::ZeroRange { file, at, len } => {
                 self.zero(file, at..at + len, |open| open.zero_range(at..at + len));
             }
+            Op::Discard { file, at, len } => self.discard(file, at..at + len),
             _ => self.make_other(op),
         }
     }
@@ -377,6 +378,20 @@ impl Client {
         let result = zero(&self.files[file].0);
         let well = self.accept(result, &[]).is_some();
         self.end_removal(file, change, well);
+    }
+
+    /// What is there afterwards is anything that was, or zeros.
+    fn discard(&mut self, file: usize, range: Range<u64>) {
+        let inside = range.start.next_multiple_of(PAGE)..range.end / PAGE * PAGE;
+        let change = {
+            let mut pages = self.world.books.lock();
+            let now = self.world.books.instants.next();
+            let inside = inside.start..inside.end.max(inside.start);
+            pages.files[file].begin(inside, Content::Zeros, now)
+        };
+        let result = self.files[file].0.discard(range);
+        let _well = self.accept(result, &[]);
+        self.end_removal(file, change, false);
     }
 
     /// Behind all others, with nothing going wrong any more: all is synced, read and counted.

@@ -76,7 +76,7 @@ struct Change {
     ended: Option<(u64, bool)>,
     /// What of it was read, and when that read ended.
     seen: Vec<(Range<u64>, u64)>,
-    /// It took away what was cached, and then failed: older bytes may be back.
+    /// It took away what was cached, and then failed, or was a discard: older bytes may be back.
     uncovers: bool,
     /// It went past the cache: no page has it to write it again when a flush fails.
     direct: bool,

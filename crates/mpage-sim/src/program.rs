@@ -58,6 +58,7 @@ pub enum Op {
     SetLen { file: usize, size: u64 },
     PunchHole { file: usize, at: u64, len: u64 },
     ZeroRange { file: usize, at: u64, len: u64 },
+    Discard { file: usize, at: u64, len: u64 },
     StartWriting { file: usize },
     StartWritingEverything,
     Invalidate { file: usize },
@@ -135,7 +136,7 @@ impl Setup {
                 parallel: random.bool(),
                 volatile_cache,
                 fua: volatile_cache && random.bool(),
-                discard: false,
+                discard: random.bool(),
                 write_zeroes: random.bool(),
                 capacity: None,
             },
@@ -194,7 +195,7 @@ impl Setup {
         let (block_at, block_len) = (at / block * block, len.next_multiple_of(block));
         let whole = (block_at, block_len.min(self.longest() / block * block - block_at));
         let direct = whole.1 > 0;
-        match random.u8(..45) {
+        match random.u8(..46) {
             0..10 => Op::Write { file, at, len },
             10 => Op::TryWrite { file, at, len },
             11 | 12 => Op::WriteThrough { file, at, len, durable: random.bool() },
@@ -219,6 +220,7 @@ impl Setup {
             40 => Op::StartFetch { file, at, len },
             41 | 42 => Op::SyncFileRange { file, at, len, steps: random.u8(..8) },
             43 => Op::SyncDevice,
+            44 => Op::Discard { file, at, len },
             _ => Op::LetTimePass { ms: random.u64(1..120) },
         }
     }
