@@ -204,8 +204,9 @@ pub trait GetBlock: Send + Sync {
     }
 
     /// A flush of the device failed: what this map wrote there since the last good one may be lost,
-    /// sizes it set included, and has to be written again by the next sync. Called when the error
-    /// is recorded, and before anybody is told of it. Must not wait for I/O.
+    /// sizes it set included, and has to be written again by the next sync. So may the blocks that
+    /// it was told are [`written`](Self::written): what the cache has of them is dirty again.
+    /// Called when the error is recorded, and before anybody is told of it. Must not wait for I/O.
     fn flush_failed(&self) {}
 
     /// Changes whenever an answer given before may no longer hold. Answers are kept between pages

@@ -215,6 +215,10 @@ impl AddressSpace {
             }
             drop(state);
             self.record_error(self.dev.errors.last().unwrap_or(Errno::IO));
+            // It was told that the blocks are written.
+            if let Some(get_block) = &self.ops.get_block {
+                get_block.flush_failed();
+            }
             recorded = true;
         };
         for one in ended {

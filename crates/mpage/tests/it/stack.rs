@@ -10,6 +10,7 @@ use mpage::{
 };
 use mpage_block::wrap::{Delay, DeviceOp, Effect, Fault, Rule, Times, Trace, TraceEvent};
 use mpage_block::{Bio, BioOp, BlockDevice, Errno, Limits, MemoryDevice, Sector, SubmitError};
+use mpage_locks::atomic::{AtomicBool, Ordering};
 use mpage_locks::thread::{self, JoinHandle};
 use mpage_locks::{Condvar, Mutex};
 
@@ -152,6 +153,8 @@ pub(crate) struct Blocks {
     syncs: Mutex<Vec<(SyncKind, u64)>>,
     on_sync: Mutex<Option<Arc<SyncHook>>>,
     broken: Mutex<Option<(Range<u64>, Errno)>>,
+    /// The last it heard of writes and flushes is that a flush failed.
+    may_have_lost: AtomicBool,
 }
 
 impl Blocks {
@@ -163,12 +166,18 @@ impl Blocks {
             syncs: Mutex::default(),
             on_sync: Mutex::default(),
             broken: Mutex::default(),
+            may_have_lost: AtomicBool::new(false),
         })
     }
 
     /// What syncs asked for so far, each with the file's size then.
     pub(crate) fn syncs(&self) -> Vec<(SyncKind, u64)> {
         self.syncs.lock().clone()
+    }
+
+    /// Whether a flush failed behind the last write it was told of.
+    pub(crate) fn may_have_lost(&self) -> bool {
+        self.may_have_lost.load(Ordering::SeqCst)
     }
 
     /// Runs `hook` in each later sync, after it was noted.
@@ -208,6 +217,14 @@ impl GetBlock for Blocks {
         self.syncs.lock().push((kind, size_bytes()));
         let hook = self.on_sync.lock().clone();
         hook.map_or(Ok(()), |hook| hook(kind)).map(|()| false)
+    }
+
+    fn written(&self, _blocks: Range<FileBlock>) {
+        self.may_have_lost.store(false, Ordering::SeqCst);
+    }
+
+    fn flush_failed(&self) {
+        self.may_have_lost.store(true, Ordering::SeqCst);
     }
 
     fn cookie(&self) -> u64 {

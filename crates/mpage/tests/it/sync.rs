@@ -714,12 +714,12 @@ fn write_through_reports_its_own_error_to_its_caller() {
 }
 
 /// Statement 67: a write that the device did before the failed flush, and of which the cache hears
-/// only after it, is lost as well. Fails when a write that ended well counts whatever was flushed
-/// meanwhile.
+/// only after it, is lost as well, and the block map hears of it behind the write. Fails when a
+/// write that ended well counts whatever was flushed meanwhile.
 #[test]
 fn write_that_ends_after_a_failed_flush_is_dirty_again() {
     let (files, device) = forgetful();
-    let (one, _) = files.file(0, 1 << 20);
+    let (one, map) = files.file(0, 1 << 20);
     let (two, _) = files.file(1, 1 << 20);
     write_page(&one, 0, 1);
     files.stack.late.hold_writes();
@@ -735,6 +735,7 @@ fn write_that_ends_after_a_failed_flush_is_dirty_again() {
     assert_eq!(files.stack.bytes(pages(0, 1)), vec![0; 4096]);
     files.stack.late.let_go();
     slow.join().unwrap();
+    assert!(map.may_have_lost(), "the block map takes the block for written");
     assert_eq!(errno(one.fsync()), Errno::IO);
     one.fsync().unwrap();
     assert!(device.durable()[..4096] == [1; 4096]);
