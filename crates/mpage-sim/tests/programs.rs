@@ -29,9 +29,9 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn a_program_shrinks_to_what_fails() {
-    let program = Program::random(2);
+    let program = Program::random(3);
     let fails = |program: &Program, _| (program.ops() >= 2).then(|| "two calls".to_owned());
-    let (smallest, _, failure) = shrink(&program, 2, "two calls".into(), fails);
+    let (smallest, _, failure) = shrink(&program, 3, "two calls".into(), fails);
     assert_eq!((smallest.ops(), failure.as_str()), (2, "two calls"));
     assert!(program.ops() > 2);
 }
