@@ -13,6 +13,7 @@ use mpage::{Extent, Place};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::change::Change;
 use crate::error::{Error, Result};
 use crate::inode::Inode;
 use crate::layers::Attempt;
@@ -195,4 +196,14 @@ impl RawExtent {
         let place = if written { Place::Mapped(to) } else { Place::Unwritten(to) };
         Ok(Extent { place, ..Extent::mapped(first, to, count.into()) })
     }
+}
+
+/// See [`block_map::insert`](crate::block_map::insert).
+pub(crate) fn insert(_: &mut Change<'_>, _: &mut Inode, _: &Extent) -> Attempt<()> {
+    unimplemented!()
+}
+
+/// See [`block_map::remove`](crate::block_map::remove).
+pub(crate) fn remove(_: &mut Change<'_>, _: &mut Inode, _: Range<u64>) -> Attempt<Option<u64>> {
+    unimplemented!()
 }

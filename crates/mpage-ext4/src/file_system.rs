@@ -16,6 +16,7 @@ use crate::journal;
 use crate::layers::Layers;
 use crate::metadata::Metadata;
 use crate::superblock::{self, RawSuperblock, Superblock};
+use crate::{balloc, ialloc};
 
 /// The block size of the device file: the smallest that an image has.
 const DEVICE_BLOCK: usize = 1024;
@@ -93,6 +94,10 @@ impl FileSystem {
         }
         let block = usize::try_from(metadata.superblock().block_bytes).expect("at most a page");
         let block = BlockSize::new(block).expect("checked with the superblock");
+        match metadata.superblock().features.read_only() {
+            Some(features) => metadata.set_read_only(format!("the image has {features}")),
+            None => prepare(&metadata)?,
+        }
         let metadata = Arc::new(metadata);
         let (cache, dev, files) = (Arc::clone(cache), Arc::clone(dev), Mutex::default());
         Ok(FileSystem { cache, dev, metadata, block, device, files })
@@ -166,6 +171,29 @@ impl FileSystem {
         let _closed = files.insert(inode.number, Arc::downgrade(&mapping));
         Ok(mapping)
     }
+
+    /// Makes everything durable, and the image such that it need not be checked.
+    ///
+    /// # Errors
+    ///
+    /// The device's; `EROFS`.
+    pub fn close(&self) -> Result<()> {
+        let (blocks, inodes) = {
+            let space = self.metadata.space.lock();
+            (space.free, space.free_inodes)
+        };
+        self.metadata.change(|change| change.edit_superblock(|sb| sb.set_free(blocks, inodes)))?;
+        self.metadata.commit(self.metadata.running())
+    }
+}
+
+/// Learns what has to be known before anything is written.
+fn prepare(metadata: &Metadata) -> Result<()> {
+    metadata.set_zone(metadata.read(balloc::zone)?);
+    let (free_inodes, free) = metadata.read(ialloc::count_free)?;
+    let mut space = metadata.space.lock();
+    (space.free_inodes, space.free) = (free_inodes, free);
+    Ok(())
 }
 
 /// The metadata of the image that `file`, on a device of sectors of `device_block` bytes, is all
@@ -189,5 +217,5 @@ fn read_metadata(
         });
     }
     let block = BlockSize::new(block).expect("checked with the superblock");
-    Ok(Metadata::new(sb, Layers::new(file.clone(), block)))
+    Ok(Metadata::new(sb, Layers::new(file.clone(), block), 0))
 }

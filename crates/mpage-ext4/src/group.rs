@@ -47,6 +47,13 @@ struct RawGroup {
 const WHOLE: usize = size_of::<RawGroup>();
 const _: () = assert!(WHOLE == 64);
 
+/// The group's inode bitmap and table were never written.
+pub(crate) const INODES_UNUSED: u16 = 0x1;
+/// Its block bitmap was never written.
+pub(crate) const BLOCKS_UNUSED: u16 = 0x2;
+/// Its inode table is zero where it is not used.
+pub(crate) const TABLE_ZEROED: u16 = 0x4;
+
 /// A group's descriptor, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
@@ -134,6 +141,32 @@ impl Group {
         Ok(group)
     }
 
+    /// Writes what changes of it into the descriptor in `bytes`, with its checksum.
+    pub(crate) fn store(&self, sb: &Superblock, bytes: &mut [u8]) {
+        let mut whole = [0; WHOLE];
+        let len = bytes.len().min(WHOLE);
+        whole[..len].copy_from_slice(&bytes[..len]);
+        let raw = RawGroup::mut_from_bytes(&mut whole).expect("as long as it is");
+        let (low, high) = halves(self.free_blocks);
+        (raw.free_blocks_count_lo, raw.free_blocks_count_hi) = (low, high);
+        let (low, high) = halves(self.free_inodes);
+        (raw.free_inodes_count_lo, raw.free_inodes_count_hi) = (low, high);
+        let (low, high) = halves(self.directories);
+        (raw.used_dirs_count_lo, raw.used_dirs_count_hi) = (low, high);
+        let (low, high) = halves(self.unused_inodes);
+        (raw.itable_unused_lo, raw.itable_unused_hi) = (low, high);
+        let (low, high) = halves(self.block_bitmap_checksum);
+        (raw.block_bitmap_csum_lo, raw.block_bitmap_csum_hi) = (low, high);
+        let (low, high) = halves(self.inode_bitmap_checksum);
+        (raw.inode_bitmap_csum_lo, raw.inode_bitmap_csum_hi) = (low, high);
+        raw.flags = self.flags.into();
+        // A short descriptor has no upper halves.
+        bytes[..len].copy_from_slice(&whole[..len]);
+        if let Some(checksum) = right_checksum(sb, self.number, bytes) {
+            bytes[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&checksum.to_le_bytes());
+        }
+    }
+
     fn check(&self, sb: &Superblock) -> Result<()> {
         let table =
             (u64::from(sb.inodes_per_group) * sb.inode_bytes as u64).div_ceil(sb.block_bytes);
@@ -155,6 +188,11 @@ impl Group {
         }
         Ok(())
     }
+}
+
+/// The lower and the upper 16 bits of `count`.
+fn halves(count: u32) -> (U16, U16) {
+    (((count & 0xffff) as u16).into(), ((count >> 16) as u16).into())
 }
 
 /// The checksum that a descriptor has to have; `None` if the image has none.

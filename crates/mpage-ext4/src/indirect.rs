@@ -3,11 +3,14 @@
 //!
 //! Linux: Documentation/filesystems/ext4/blockmap.rst; `ext4_get_branch()`, fs/ext4/indirect.c.
 
+use std::ops::Range;
+
 use mpage::Extent;
 use mpage::units::{DeviceBlock, FileBlock};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
+use crate::change::Change;
 use crate::error::Error;
 use crate::inode::Inode;
 use crate::layers::Attempt;
@@ -86,4 +89,14 @@ fn run(view: &View<'_>, inode: &Inode, numbers: &[U32], index: u64, block: u64) 
         return Err(Error::corrupt(detail).into());
     }
     Ok(Extent::mapped(FileBlock(block), DeviceBlock(start), count))
+}
+
+/// See [`block_map::insert`](crate::block_map::insert).
+pub(crate) fn insert(_: &mut Change<'_>, _: &mut Inode, _: &Extent) -> Attempt<()> {
+    unimplemented!()
+}
+
+/// See [`block_map::remove`](crate::block_map::remove).
+pub(crate) fn remove(_: &mut Change<'_>, _: &mut Inode, _: Range<u64>) -> Attempt<Option<u64>> {
+    unimplemented!()
 }

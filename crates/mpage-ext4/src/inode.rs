@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::checksum::Checksum;
 use crate::error::{Error, Result};
-use crate::features::HUGE_FILE;
+use crate::features::{EXTENTS, HUGE_FILE};
 use crate::superblock::Superblock;
 
 /// The number of an inode: 1 and up.
@@ -72,6 +72,18 @@ impl Timestamp {
         let seconds = i64::from(seconds.get().cast_signed()) + epoch;
         Timestamp { seconds, nanoseconds: (extra.get() >> 2).min(999_999_999) }
     }
+
+    /// The 32 bits of seconds, and 2 more with 30 of nanoseconds. What is too early or too late for
+    /// the format becomes the first or last that it has: with `extra` 2446, else 2038.
+    fn raw(self, extra: bool) -> (U32, U32) {
+        let first = i64::from(i32::MIN);
+        let last = if extra { (3i64 << 32) + i64::from(i32::MAX) } else { i32::MAX.into() };
+        let seconds = self.seconds.clamp(first, last);
+        let low = (seconds & 0xffff_ffff) as u32;
+        let epoch = (seconds - i64::from(low.cast_signed())) >> 32;
+        let more = (epoch & 3) as u32 | self.nanoseconds << 2;
+        (low.into(), if extra { more.into() } else { 0.into() })
+    }
 }
 
 /// The inode's blocks are in a tree of extents.
@@ -82,6 +94,9 @@ pub(crate) const INDEX_FLAG: u32 = 0x1000;
 const HUGE_FILE_FLAG: u32 = 0x4_0000;
 
 const SHORT: usize = 128;
+
+/// The root of a tree of extents that has none: a magic number, and room for four.
+const EMPTY_TREE: [u8; 8] = [0x0a, 0xf3, 0, 0, 4, 0, 0, 0];
 
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -143,6 +158,8 @@ pub(crate) struct Inode {
     /// The root of its map, a short symbolic link, or a device's number.
     pub(crate) block: [u8; 60],
     pub(crate) generation: u32,
+    /// When it was removed, in seconds; while it is an orphan, the next one.
+    pub(crate) deleted: u32,
     /// The block of its extended attributes; zero if there is none.
     pub(crate) attribute_block: u64,
     pub(crate) accessed: Timestamp,
@@ -186,7 +203,7 @@ impl Inode {
         let kind = kind.ok_or_else(|| corrupt(format!("has mode {mode:#o}")))?;
         let is_file = kind == FileKind::Regular;
         let high = if is_file { u64::from(raw.size_high.get()) << 32 } else { 0 };
-        let has_created = extra >= 0x18;
+        let has_created = extra >= 0x14;
         let inode = Inode {
             number,
             kind,
@@ -199,6 +216,7 @@ impl Inode {
             flags: raw.flags.get(),
             block: raw.block,
             generation: raw.generation.get(),
+            deleted: raw.dtime.get(),
             attribute_block: u64::from(raw.file_acl_lo.get())
                 | u64::from(raw.file_acl_high.get()) << 32,
             accessed: Timestamp::of(raw.atime, raw.atime_extra),
@@ -212,6 +230,103 @@ impl Inode {
             return Err(corrupt(format!("has {} bytes, more than its map holds", inode.size)));
         }
         Ok(inode)
+    }
+
+    /// A new inode without names, content or attributes, made `now` of `mode`.
+    pub(crate) fn new(
+        sb: &Superblock,
+        number: InodeNumber,
+        generation: u32,
+        mode: u16,
+        now: Timestamp,
+    ) -> Inode {
+        let kind = FileKind::of_mode(mode).expect("a mode has a kind");
+        let mapped = matches!(kind, FileKind::Regular | FileKind::Directory);
+        let has_extents = mapped && sb.features.incompat(EXTENTS);
+        let mut block = [0; 60];
+        if has_extents {
+            block[..EMPTY_TREE.len()].copy_from_slice(&EMPTY_TREE);
+        }
+        let seed = sb.checksum_seed.of(&number.0.to_le_bytes()).of(&generation.to_le_bytes());
+        let extra = if sb.inode_bytes == SHORT { 0 } else { sb.extra_inode_bytes.into() };
+        Inode {
+            number,
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            links: 0,
+            sectors: 0,
+            flags: if has_extents { EXTENTS_FLAG } else { 0 },
+            block,
+            generation,
+            deleted: 0,
+            attribute_block: 0,
+            accessed: now,
+            changed: now,
+            modified: now,
+            created: (extra >= 0x14).then_some(now),
+            checksum_seed: seed,
+            behind: vec![0; sb.inode_bytes - SHORT - extra],
+        }
+    }
+
+    /// Writes what changes of it into `bytes`, of an inode that was read from there or is new, with
+    /// its checksum.
+    pub(crate) fn store(&self, sb: &Superblock, bytes: &mut [u8]) {
+        let fields = bytes.len() - self.behind.len();
+        let extra = fields - SHORT;
+        let mut whole = [0; WHOLE];
+        let len = fields.min(WHOLE);
+        whole[..len].copy_from_slice(&bytes[..len]);
+        let raw = RawInode::mut_from_bytes(&mut whole).expect("as long as it is");
+        self.store_fields(sb, raw, extra);
+        bytes[..len].copy_from_slice(&whole[..len]);
+        bytes[fields..].copy_from_slice(&self.behind);
+        if sb.has_checksums() {
+            let sum = right_checksum(self.checksum_seed, bytes, extra).to_le_bytes();
+            bytes[CHECKSUM_LO_AT..CHECKSUM_LO_AT + 2].copy_from_slice(&sum[..2]);
+            if extra >= 4 {
+                bytes[CHECKSUM_HI_AT..CHECKSUM_HI_AT + 2].copy_from_slice(&sum[2..]);
+            }
+        }
+    }
+
+    fn store_fields(&self, sb: &Superblock, raw: &mut RawInode, extra: usize) {
+        let low = |number: u64| U32::from((number & 0xffff_ffff) as u32);
+        let half = |number: u32| U16::from((number & 0xffff) as u16);
+        raw.mode = self.mode.into();
+        (raw.uid_lo, raw.uid_high) = (half(self.uid), half(self.uid >> 16));
+        (raw.gid_lo, raw.gid_high) = (half(self.gid), half(self.gid >> 16));
+        raw.size_lo = low(self.size);
+        if self.kind == FileKind::Regular || self.size >> 32 != 0 {
+            raw.size_high = low(self.size >> 32);
+        }
+        raw.links_count = self.links.into();
+        raw.block = self.block;
+        raw.generation = self.generation.into();
+        raw.dtime = self.deleted.into();
+        raw.file_acl_lo = low(self.attribute_block);
+        raw.file_acl_high = half((self.attribute_block >> 32 & 0xffff) as u32);
+        raw.flags = (self.flags & !HUGE_FILE_FLAG).into();
+        raw.blocks_lo = low(self.sectors);
+        if sb.features.ro_compat(HUGE_FILE) {
+            let too_many = self.sectors >> 48 != 0;
+            let count = if too_many { self.sectors / (sb.block_bytes / 512) } else { self.sectors };
+            raw.blocks_lo = low(count);
+            raw.blocks_high = half((count >> 32) as u32);
+            raw.flags = (raw.flags.get() | if too_many { HUGE_FILE_FLAG } else { 0 }).into();
+        }
+        if extra >= 4 {
+            raw.extra_isize = half(extra as u32);
+        }
+        (raw.ctime, raw.ctime_extra) = self.changed.raw(extra >= 0x08);
+        (raw.mtime, raw.mtime_extra) = self.modified.raw(extra >= 0x0c);
+        (raw.atime, raw.atime_extra) = self.accessed.raw(extra >= 0x10);
+        if let Some(created) = self.created {
+            (raw.crtime, raw.crtime_extra) = created.raw(extra >= 0x18);
+        }
     }
 
     /// True when its blocks are in a tree of extents.

@@ -1,12 +1,16 @@
 //! The metadata blocks of an image: where the newest content of each is found, and how one that is
 //! not in memory gets there.
 //!
-//! 1. A block is looked for in the running transaction, in the committing one, in the device file
-//!    if it is cached, and among the blocks that were fetched past the cache.
+//! 1. A block is looked for in an operation's own change, in the running transaction, in the
+//!    committing one ([`View`](crate::view::View)), then here: in the device file if it is cached,
+//!    and among the guests, which are blocks that were fetched past the cache.
 //! 2. Looking waits for nothing. What was not found is fetched with no lock held
 //!    ([`fetch`](Layers::fetch)), and looked for again.
 //! 3. A fetch never waits for memory: it brings the block into the device file if a page is free at
-//!    once, else into memory of its own.
+//!    once, else it makes it a guest, for as long as operations need it that fetched it.
+//! 4. A guest is never older than the last change of its block: applying a change
+//!    [forgets](Layers::forget) the guests among its blocks, and a read that was under way
+//!    meanwhile does not make one.
 //!
 //! See docs/ext4-transactions.md, "A change" and "Memory".
 
@@ -40,20 +44,51 @@ impl From<Error> for Stop {
     }
 }
 
-/// Where metadata is.
+/// Where metadata is that no transaction has.
 pub(crate) struct Layers {
     device: CachedFile,
     block: BlockSize,
+    guests: Mutex<HashMap<u64, Guest>>,
 }
 
-/// Blocks that an operation fetched past the cache; its next attempts find them here.
+/// A block that was fetched past the cache, or is going to be.
 #[derive(Default)]
-pub(crate) struct Fetched(HashMap<u64, Option<Block>>);
+struct Guest {
+    /// Operations that need it.
+    users: usize,
+    /// Changes of the block that were applied since it is a guest.
+    changes: u64,
+    content: Option<Block>,
+}
+
+/// The blocks that an operation fetched; its next attempts find them.
+pub(crate) struct Fetched<'a> {
+    layers: &'a Layers,
+    numbers: Vec<u64>,
+}
+
+impl Drop for Fetched<'_> {
+    fn drop(&mut self) {
+        let mut guests = self.layers.guests.lock();
+        for number in &self.numbers {
+            let guest = guests.get_mut(number).expect("it has a user");
+            guest.users -= 1;
+            if guest.users == 0 {
+                let _content = guests.remove(number);
+            }
+        }
+    }
+}
 
 impl Layers {
     /// The metadata of the image that `device` is all of.
     pub(crate) fn new(device: CachedFile, block: BlockSize) -> Layers {
-        Layers { device, block }
+        Layers { device, block, guests: Mutex::default() }
+    }
+
+    /// The device file.
+    pub(crate) fn device(&self) -> &CachedFile {
+        &self.device
     }
 
     /// Bytes of a block.
@@ -61,8 +96,13 @@ impl Layers {
         usize::try_from(self.block.bytes()).expect("at most a page")
     }
 
-    /// The newest content of block `number`, which is a block of the image.
-    pub(crate) fn look(&self, number: u64, fetched: &Fetched) -> Attempt<Block> {
+    /// Nothing fetched yet, for a new operation.
+    pub(crate) fn fetched(&self) -> Fetched<'_> {
+        Fetched { layers: self, numbers: Vec::new() }
+    }
+
+    /// The content of block `number`, which is a block of the image that no transaction has.
+    pub(crate) fn look(&self, number: u64) -> Attempt<Block> {
         let mut bytes = vec![0; self.block_bytes()];
         match self.device.try_read_at(&mut bytes, number * self.block.bytes()) {
             Some(count) if count == bytes.len() => return Ok(bytes.into()),
@@ -71,10 +111,9 @@ impl Layers {
             }
             None => {}
         }
-        match fetched.0.get(&number) {
-            Some(Some(block)) => Ok(Arc::clone(block)),
-            _ => Err(Stop::Fetch(number)),
-        }
+        let guests = self.guests.lock();
+        let content = guests.get(&number).and_then(|guest| guest.content.as_ref());
+        content.cloned().ok_or(Stop::Fetch(number))
     }
 
     /// Brings block `number` where [`look`](Self::look) finds it. Waits for the device, for nothing
@@ -83,11 +122,12 @@ impl Layers {
     /// # Errors
     ///
     /// The device's.
-    pub(crate) fn fetch(&self, number: u64, fetched: &mut Fetched) -> Result<()> {
+    pub(crate) fn fetch(&self, number: u64, fetched: &mut Fetched<'_>) -> Result<()> {
         let start = number * self.block.bytes();
         // One that was fetched into the cache and is not there was dropped again, or failed.
-        let is_new = fetched.0.insert(number, None).is_none();
-        if is_new {
+        if !fetched.numbers.contains(&number) {
+            fetched.numbers.push(number);
+            self.guests.lock().entry(number).or_default().users += 1;
             let ended = Arc::<Ended>::default();
             let told = Arc::clone(&ended);
             let range = start..start + self.block.bytes();
@@ -96,12 +136,32 @@ impl Layers {
                 return Ok(());
             }
         }
+        let changes = |guests: &HashMap<u64, Guest>| guests.get(&number).map(|it| it.changes);
+        let before = changes(&self.guests.lock());
         let mut bytes = vec![0; self.block_bytes()];
         read_past_cache(self.device.mapping().dev(), start, &mut bytes).map_err(|errno| {
             Error::errno(errno, format!("block {number} of the image cannot be read"))
         })?;
-        let _before = fetched.0.insert(number, Some(bytes.into()));
+        let mut guests = self.guests.lock();
+        if changes(&guests) == before {
+            let guest = guests.get_mut(&number).expect("it has a user");
+            guest.content = Some(bytes.into());
+        }
         Ok(())
+    }
+
+    /// Forgets the guests among `numbers`, of which a transaction has a newer content now.
+    pub(crate) fn forget(&self, numbers: impl Iterator<Item = u64>) {
+        let mut guests = self.guests.lock();
+        if guests.is_empty() {
+            return;
+        }
+        for number in numbers {
+            if let Some(guest) = guests.get_mut(&number) {
+                guest.changes += 1;
+                guest.content = None;
+            }
+        }
     }
 }
 

@@ -17,8 +17,12 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod balloc;
+mod bitmap;
 mod block_map;
+mod change;
 mod checksum;
+mod commit;
 mod directory;
 mod error;
 mod extents;
@@ -27,6 +31,7 @@ mod file_system;
 mod group;
 mod hash;
 mod htree;
+mod ialloc;
 mod indirect;
 mod inode;
 mod journal;
@@ -34,8 +39,10 @@ mod layers;
 mod listing;
 mod metadata;
 mod names;
+mod space;
 mod superblock;
 mod symlink;
+mod transaction;
 mod view;
 mod xattr;
 

@@ -1,25 +1,90 @@
 //! The metadata of an open image: what operations run on.
+//!
+//! The lock around the transactions is the metadata lock. Who holds it waits for nothing: not for
+//! I/O, memory, a page, or another operation.
+//!
+//! See docs/ext4-transactions.md, "A change" and "Locks".
 
-use crate::error::Result;
-use crate::layers::{Attempt, Fetched, Layers, Stop};
+use std::sync::{LazyLock, OnceLock};
+
+use mpage_block::Errno;
+use mpage_locks::{Mutex, RwLock};
+
+use crate::balloc::Zone;
+use crate::change::Change;
+use crate::commit::Commits;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layers::{Attempt, Layers, Stop};
+use crate::space::Space;
 use crate::superblock::Superblock;
+use crate::transaction::{Changed, Transactions};
 use crate::view::View;
+
+/// Blocks that one change may write: what is longer is cut into steps.
+pub(crate) const CHANGE_BLOCKS_MAX: usize = 256;
 
 /// The metadata of an open image.
 pub(crate) struct Metadata {
     sb: Superblock,
-    layers: Layers,
+    zone: OnceLock<Zone>,
+    pub(crate) layers: Layers,
+    pub(crate) transactions: RwLock<Transactions>,
+    pub(crate) space: Mutex<Space>,
+    pub(crate) commits: Commits,
+    /// Blocks that the running transaction may have.
+    blocks_max: usize,
+    /// Why nothing may be written.
+    read_only: OnceLock<String>,
 }
 
 impl Metadata {
-    /// Of an image with superblock `sb`.
-    pub(crate) fn new(sb: Superblock, layers: Layers) -> Metadata {
-        Metadata { sb, layers }
+    /// Of an image with superblock `sb`; transactions have at most `blocks_max` blocks.
+    pub(crate) fn new(sb: Superblock, layers: Layers, blocks_max: usize) -> Metadata {
+        Metadata {
+            sb,
+            zone: OnceLock::new(),
+            layers,
+            transactions: RwLock::default(),
+            space: Mutex::default(),
+            commits: Commits::default(),
+            blocks_max: blocks_max.max(2 * CHANGE_BLOCKS_MAX),
+            read_only: OnceLock::new(),
+        }
     }
 
     /// What of the superblock stays as it is.
     pub(crate) fn superblock(&self) -> &Superblock {
         &self.sb
+    }
+
+    /// Nothing may be written from now on: `why` says the first reason.
+    pub(crate) fn set_read_only(&self, why: String) {
+        let _first = self.read_only.set(why);
+    }
+
+    /// Why nothing may be written; `None` if it may.
+    pub(crate) fn read_only(&self) -> Option<&str> {
+        self.read_only.get().map(String::as_str)
+    }
+
+    /// Nothing, if the image may be written.
+    ///
+    /// # Errors
+    ///
+    /// `EROFS`, with the reason.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        match self.read_only.get() {
+            None => Ok(()),
+            Some(why) => Err(Error::errno(Errno::ROFS, why.clone())),
+        }
+    }
+
+    /// Notes `error`: behind damage nothing is written any more.
+    pub(crate) fn note(&self, error: Error) -> Error {
+        if error.kind == ErrorKind::Corrupt {
+            self.set_read_only(error.to_string());
+        }
+        error
     }
 
     /// Attempts `operation` until it has all blocks that it needs. Waits for the device, with
@@ -29,12 +94,26 @@ impl Metadata {
     ///
     /// The operation's; those of reading a block it needs.
     pub(crate) fn read<T>(&self, operation: impl Fn(&View<'_>) -> Attempt<T>) -> Result<T> {
-        let mut fetched = Fetched::default();
+        self.read_and(operation, |result| result)
+    }
+
+    /// As [`read`](Self::read); `then` gets the result before anything can change.
+    pub(crate) fn read_and<T, U>(
+        &self,
+        operation: impl Fn(&View<'_>) -> Attempt<T>,
+        then: impl FnOnce(T) -> U,
+    ) -> Result<U> {
+        let mut fetched = self.layers.fetched();
         loop {
-            match operation(&View::new(&self.sb, &self.layers, &fetched)) {
-                Ok(result) => return Ok(result),
-                Err(Stop::Failed(error)) => return Err(error),
-                Err(Stop::Fetch(number)) => self.layers.fetch(number, &mut fetched)?,
+            let transactions = self.transactions.read();
+            let stop = match operation(&self.view(&transactions)) {
+                Ok(result) => return Ok(then(result)),
+                Err(stop) => stop,
+            };
+            drop(transactions);
+            match stop {
+                Stop::Failed(error) => return Err(self.note(error)),
+                Stop::Fetch(number) => self.layers.fetch(number, &mut fetched)?,
             }
         }
     }
@@ -48,10 +127,79 @@ impl Metadata {
         &self,
         operation: impl Fn(&View<'_>) -> Attempt<T>,
     ) -> Result<Option<T>> {
-        match operation(&View::new(&self.sb, &self.layers, &Fetched::default())) {
+        let transactions = self.transactions.read();
+        match operation(&self.view(&transactions)) {
             Ok(result) => Ok(Some(result)),
-            Err(Stop::Failed(error)) => Err(error),
+            Err(Stop::Failed(error)) => Err(self.note(error)),
             Err(Stop::Fetch(_)) => Ok(None),
         }
+    }
+
+    /// As [`change_and`](Self::change_and), with nothing to do behind it.
+    pub(crate) fn change<T>(
+        &self,
+        operation: impl FnMut(&mut Change<'_>) -> Attempt<T>,
+    ) -> Result<T> {
+        self.change_and(operation, |result, _| result)
+    }
+
+    /// Attempts `operation` until it has all blocks that it needs, and applies what it changed.
+    /// `then` gets its result, and the number of the transaction, before anybody sees the change:
+    /// it changes what is in memory, and cannot fail. Waits for the device, and for a commit when
+    /// the running transaction is full, with nothing held.
+    ///
+    /// # Errors
+    ///
+    /// The operation's, and then nothing was changed; those of reading a block it needs; `EROFS`.
+    pub(crate) fn change_and<T, U>(
+        &self,
+        mut operation: impl FnMut(&mut Change<'_>) -> Attempt<T>,
+        then: impl FnOnce(T, u64) -> U,
+    ) -> Result<U> {
+        self.check_writable()?;
+        let mut fetched = self.layers.fetched();
+        loop {
+            let mut transactions = self.transactions.write();
+            if transactions.running.changed.blocks.len() + CHANGE_BLOCKS_MAX > self.blocks_max {
+                let number = transactions.running.number;
+                drop(transactions);
+                self.commit(number)?;
+                continue;
+            }
+            let view = self.view(&transactions);
+            let mut change = Change::new(view, &self.space);
+            match operation(&mut change) {
+                Ok(result) => {
+                    let (changed, counts) = change.finish();
+                    counts.apply(&mut self.space.lock(), &changed);
+                    self.apply(&mut transactions, changed);
+                    return Ok(then(result, transactions.running.number));
+                }
+                Err(stop) => {
+                    drop(change);
+                    drop(transactions);
+                    match stop {
+                        Stop::Failed(error) => return Err(self.note(error)),
+                        Stop::Fetch(number) => self.layers.fetch(number, &mut fetched)?,
+                    }
+                }
+            }
+        }
+    }
+
+    fn view<'a>(&'a self, transactions: &'a Transactions) -> View<'a> {
+        static NONE: LazyLock<Zone> = LazyLock::new(Zone::new);
+        View::new(&self.sb, self.zone.get().unwrap_or(&NONE), &self.layers, transactions)
+    }
+
+    /// Says what belongs to the file system for ever: once, before anything is written.
+    pub(crate) fn set_zone(&self, zone: Zone) {
+        let _first = self.zone.set(zone);
+    }
+
+    fn apply(&self, transactions: &mut Transactions, changed: Changed) {
+        debug_assert!(changed.blocks.len() <= CHANGE_BLOCKS_MAX, "{}", changed.blocks.len());
+        self.layers.forget(changed.blocks.keys().copied());
+        transactions.apply(changed);
     }
 }

@@ -209,9 +209,24 @@ impl RawSuperblock {
     pub(crate) fn set_needs_recovery(&mut self, needs: bool) {
         let others = self.feature_incompat.get() & !RECOVER;
         self.feature_incompat = (others | if needs { RECOVER } else { 0 }).into();
+        self.set_checksum();
+    }
+
+    /// Gives it the checksum that it then has.
+    pub(crate) fn set_checksum(&mut self) {
         if self.features().ro_compat(METADATA_CSUM) {
             self.checksum = self.right_checksum();
         }
+    }
+
+    /// Says how much is free.
+    pub(crate) fn set_free(&mut self, blocks: u64, inodes: u64) {
+        let low = |count: u64| U32::from((count & 0xffff_ffff) as u32);
+        self.free_blocks_count_lo = low(blocks);
+        if self.features().incompat(SIXTY_FOUR_BIT) {
+            self.free_blocks_count_hi = low(blocks >> 32);
+        }
+        self.free_inodes_count = low(inodes);
     }
 
     /// As it is on the device.

@@ -1,22 +1,44 @@
 //! What one attempt at an operation sees of the metadata.
 
+use std::collections::BTreeMap;
+
+use crate::balloc::Zone;
 use crate::error::Error;
 use crate::group::{self, Group};
 use crate::inode::{Inode, InodeNumber};
-use crate::layers::{Attempt, Block, Fetched, Layers};
+use crate::layers::{Attempt, Block, Layers};
 use crate::superblock::Superblock;
+use crate::transaction::Transactions;
 
-/// The metadata of an image, as one attempt at an operation sees it.
+/// The metadata of an image, as one attempt at an operation sees it: the newest layer of each
+/// block.
 pub(crate) struct View<'a> {
     pub(crate) sb: &'a Superblock,
+    pub(crate) transactions: &'a Transactions,
+    /// What belongs to the file system for ever.
+    pub(crate) zone: &'a Zone,
     layers: &'a Layers,
-    fetched: &'a Fetched,
+    /// What the operation itself has changed.
+    pub(crate) own: BTreeMap<u64, Block>,
+}
+
+/// Where an inode is on the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InodePlace {
+    pub(crate) block: u64,
+    /// The byte of the block at which it begins.
+    pub(crate) at: usize,
 }
 
 impl<'a> View<'a> {
-    /// The metadata in `layers`, with what was `fetched` for the attempts before.
-    pub(crate) fn new(sb: &'a Superblock, layers: &'a Layers, fetched: &'a Fetched) -> View<'a> {
-        View { sb, layers, fetched }
+    /// The metadata in `layers` and `transactions`.
+    pub(crate) fn new(
+        sb: &'a Superblock,
+        zone: &'a Zone,
+        layers: &'a Layers,
+        transactions: &'a Transactions,
+    ) -> View<'a> {
+        View { sb, zone, transactions, layers, own: BTreeMap::new() }
     }
 }
 
@@ -27,7 +49,15 @@ impl View<'_> {
             let detail = format!("{} is block {number}, outside of the image", what());
             return Err(Error::corrupt(detail).into());
         }
-        self.layers.look(number, self.fetched)
+        self.look(number)
+    }
+
+    /// As [`block`](Self::block), of a block of the image.
+    pub(crate) fn look(&self, number: u64) -> Attempt<Block> {
+        match self.own.get(&number).or_else(|| self.transactions.look(number)) {
+            Some(block) => Ok(Block::clone(block)),
+            None => self.layers.look(number),
+        }
     }
 
     /// The descriptor of `number`, a group of the image.
@@ -37,8 +67,12 @@ impl View<'_> {
         Ok(Group::of(self.sb, number, &bytes[at..at + self.sb.descriptor_bytes])?)
     }
 
-    /// Inode `number`.
-    pub(crate) fn inode(&self, number: InodeNumber) -> Attempt<Inode> {
+    /// Where inode `number` is.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` when there is no such inode.
+    pub(crate) fn inode_place(&self, number: InodeNumber) -> Attempt<InodePlace> {
         if number.0 == 0 || number.0 > self.sb.inodes {
             return Err(Error::corrupt(format!("there is no inode {number}")).into());
         }
@@ -46,8 +80,14 @@ impl View<'_> {
         let group = self.group((index / self.sb.inodes_per_group).into())?;
         let offset = u64::from(index % self.sb.inodes_per_group) * self.sb.inode_bytes as u64;
         let block = group.inode_table + offset / self.sb.block_bytes;
-        let bytes = self.block(block, || format!("the table of inode {number}"))?;
         let at = usize::try_from(offset % self.sb.block_bytes).expect("inside a block");
+        Ok(InodePlace { block, at })
+    }
+
+    /// Inode `number`.
+    pub(crate) fn inode(&self, number: InodeNumber) -> Attempt<Inode> {
+        let InodePlace { block, at } = self.inode_place(number)?;
+        let bytes = self.block(block, || format!("the table of inode {number}"))?;
         Ok(Inode::of(self.sb, number, &bytes[at..at + self.sb.inode_bytes])?)
     }
 }

@@ -17,4 +17,4 @@ pub mod clock;
 mod locks;
 pub mod thread;
 
-pub use locks::{Condvar, Mutex, MutexGuard};
+pub use locks::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -1,10 +1,10 @@
-//! Mutex and condition variable with one shape over three libraries.
+//! Locks and a condition variable with one shape over three libraries.
 
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
 mod real {
     use std::time::Duration;
 
-    pub use parking_lot::MutexGuard;
+    pub use parking_lot::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
     /// A lock that one thread holds at a time. Small, unfair, not reentrant.
     #[derive(Debug, Default)]
@@ -20,6 +20,27 @@ mod real {
         #[inline]
         pub fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock()
+        }
+    }
+
+    /// A lock that many threads hold at a time to read, or one to write. Not reentrant.
+    #[derive(Debug, Default)]
+    pub struct RwLock<T>(parking_lot::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        /// Makes an unlocked lock around `value`.
+        pub const fn new(value: T) -> RwLock<T> {
+            RwLock(parking_lot::RwLock::new(value))
+        }
+
+        /// Waits until nobody writes and takes the lock to read.
+        pub fn read(&self) -> RwLockReadGuard<'_, T> {
+            self.0.read()
+        }
+
+        /// Waits until nobody has the lock and takes it to write.
+        pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+            self.0.write()
         }
     }
 
@@ -72,7 +93,7 @@ mod checked {
     #[cfg(mpage_shuttle)]
     use shuttle::sync;
 
-    pub use sync::MutexGuard;
+    pub use sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
     /// A lock that one thread holds at a time. Not reentrant.
     #[derive(Debug, Default)]
@@ -87,6 +108,33 @@ mod checked {
         /// Waits until the lock is free and takes it.
         pub fn lock(&self) -> MutexGuard<'_, T> {
             match self.0.lock() {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            }
+        }
+    }
+
+    /// A lock that many threads hold at a time to read, or one to write. Not reentrant.
+    #[derive(Debug, Default)]
+    pub struct RwLock<T>(sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        /// Makes an unlocked lock around `value`.
+        pub fn new(value: T) -> RwLock<T> {
+            RwLock(sync::RwLock::new(value))
+        }
+
+        /// Waits until nobody writes and takes the lock to read.
+        pub fn read(&self) -> RwLockReadGuard<'_, T> {
+            match self.0.read() {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            }
+        }
+
+        /// Waits until nobody has the lock and takes it to write.
+        pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+            match self.0.write() {
                 Ok(guard) => guard,
                 Err(poisoned) => poisoned.into_inner(),
             }
@@ -137,6 +185,6 @@ mod checked {
 }
 
 #[cfg(any(mpage_loom, mpage_shuttle))]
-pub use checked::{Condvar, Mutex, MutexGuard};
+pub use checked::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
-pub use real::{Condvar, Mutex, MutexGuard};
+pub use real::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
