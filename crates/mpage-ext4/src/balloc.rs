@@ -216,11 +216,28 @@ fn find_in(
 ///
 /// `ENOSPC`.
 pub(crate) fn allocate(change: &mut Change<'_>, goal: u64) -> Attempt<u64> {
-    change.hold_block()?;
+    change.hold_blocks(1)?;
     let run = find_free(change, goal, 1, |run| change.unusable_in(run))?.ok_or_else(no_space)?;
     let block = run.start;
     mark(change, run)?;
     Ok(block)
+}
+
+/// Takes a run of up to `count` blocks near `goal`, as long as one is free.
+///
+/// # Errors
+///
+/// `ENOSPC`.
+pub(crate) fn allocate_run(change: &mut Change<'_>, goal: u64, count: u64) -> Attempt<Range<u64>> {
+    let count = count.min(change.space.lock().available());
+    if count == 0 {
+        return Err(no_space().into());
+    }
+    let run =
+        find_free(change, goal, count, |run| change.unusable_in(run))?.ok_or_else(no_space)?;
+    change.hold_blocks(len(&run))?;
+    mark(change, run.clone())?;
+    Ok(run)
 }
 
 /// Claims a run for up to `count` blocks near `goal`, of those reserved.

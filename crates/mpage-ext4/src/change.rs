@@ -32,7 +32,9 @@ pub(crate) struct Change<'a> {
     freed: RangeSet<u64>,
     freed_inodes: HashSet<InodeNumber>,
     /// Inodes that were written.
-    pub(crate) touched: Vec<InodeNumber>,
+    touched: Vec<InodeNumber>,
+    /// Nothing but times of inodes was changed.
+    pub(crate) only_times: bool,
     /// Blocks that it may still take of those that are reserved.
     pub(crate) allowance: u64,
 }
@@ -83,8 +85,14 @@ impl<'a> Change<'a> {
             freed: RangeSet::new(),
             freed_inodes: HashSet::new(),
             touched: Vec::new(),
+            only_times: false,
             allowance: 0,
         }
+    }
+
+    /// The inodes that were written.
+    pub(crate) fn take_touched(&mut self) -> Vec<InodeNumber> {
+        std::mem::take(&mut self.touched)
     }
 
     /// What was changed, all of it. `Counts` are to be applied with it.
@@ -147,26 +155,29 @@ impl<'a> Change<'a> {
     }
 
     /// Changes the superblock.
-    pub(crate) fn edit_superblock(&mut self, edit: impl FnOnce(&mut RawSuperblock)) -> Attempt<()> {
+    pub(crate) fn edit_superblock<T>(
+        &mut self,
+        edit: impl FnOnce(&mut RawSuperblock) -> T,
+    ) -> Attempt<T> {
         let block_bytes = self.sb.block_bytes;
         let at = usize::try_from(superblock::OFFSET % block_bytes).expect("inside a block");
         let bytes = &mut self.edit(superblock::OFFSET / block_bytes)?[at..at + superblock::LEN];
         let mut raw = RawSuperblock::of(bytes)?;
-        edit(&mut raw);
+        let result = edit(&mut raw);
         raw.set_checksum();
         bytes.copy_from_slice(raw.bytes());
-        Ok(())
+        Ok(result)
     }
 
-    /// Holds a block of the free ones, for this change to take.
+    /// Holds `count` of the free blocks, for this change to take.
     ///
     /// # Errors
     ///
     /// `ENOSPC`.
-    pub(crate) fn hold_block(&mut self) -> Result<()> {
-        self.space.lock().hold(self.allowance > 0)?;
-        self.allowance = self.allowance.saturating_sub(1);
-        self.counts.held += 1;
+    pub(crate) fn hold_blocks(&mut self, count: u64) -> Result<()> {
+        self.space.lock().hold(count, self.allowance)?;
+        self.allowance = self.allowance.saturating_sub(count);
+        self.counts.held += count;
         Ok(())
     }
 

@@ -48,6 +48,11 @@ impl Error {
         Error { kind: ErrorKind::Corrupt, detail: detail.into() }
     }
 
+    /// True when there was no room.
+    pub(crate) fn is_no_space(&self) -> bool {
+        self.kind == ErrorKind::Errno(Errno::NOSPC)
+    }
+
     /// What a file system that is well answers.
     pub(crate) fn errno(errno: Errno, detail: impl Into<String>) -> Error {
         Error { kind: ErrorKind::Errno(errno), detail: detail.into() }

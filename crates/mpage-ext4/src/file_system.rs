@@ -1,14 +1,14 @@
 //! An open image.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use mpage::units::BlockSize;
 use mpage::{AddressSpace, BackingDev, CachedFile, Identity, Operations, PageCache};
-use mpage_block::Errno;
 use mpage_locks::Mutex;
 
-use crate::block_map::BlockMap;
+use crate::committer::Committer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::RECOVER;
 use crate::inode::{FileKind, Inode, InodeNumber, Timestamp};
@@ -21,16 +21,37 @@ use crate::{balloc, ialloc};
 /// The block size of the device file: the smallest that an image has.
 const DEVICE_BLOCK: usize = 1024;
 
+/// How an image is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// It is going to be written. Default: true.
+    pub writable: bool,
+    /// What nobody syncs is made durable this often, if it has reached the device; zero: it is not.
+    /// Default: 5 s, as Linux's `commit=`.
+    pub commit_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { writable: true, commit_interval: Duration::from_secs(5) }
+    }
+}
+
 /// An open ext2, ext3 or ext4 image.
+///
+/// Dropping it does what [`close`](Self::close) does, as far as it can.
 pub struct FileSystem {
-    cache: Arc<PageCache>,
-    dev: Arc<BackingDev>,
+    pub(crate) cache: Arc<PageCache>,
+    pub(crate) dev: Arc<BackingDev>,
     pub(crate) metadata: Arc<Metadata>,
-    block: BlockSize,
+    pub(crate) block: BlockSize,
     /// The device's own mapping.
-    device: Arc<AddressSpace>,
-    /// The files that are open, by inode.
-    files: Mutex<HashMap<InodeNumber, Weak<AddressSpace>>>,
+    pub(crate) device: Arc<AddressSpace>,
+    /// Files that are in memory and were closed, the last one last. Its lock comes first.
+    pub(crate) closed: Mutex<VecDeque<InodeNumber>>,
+    committer: OnceLock<Committer>,
+    /// It was marked as being in use, and was clean before.
+    marked: Mutex<Option<bool>>,
 }
 
 /// What is known of a file beside its name and its content.
@@ -66,7 +87,11 @@ pub struct Attributes {
 
 impl FileSystem {
     /// Opens the image that is all of `dev`, `image_bytes` bytes long. If it was not closed, its
-    /// journal is replayed first, which writes to the device.
+    /// journal is replayed first, which writes to the device. What is to be written is marked as
+    /// being in use, and the mark is durable when this returns.
+    ///
+    /// An image with features that must not be written is opened for reading:
+    /// [`read_only`](Self::read_only) says so.
     ///
     /// # Errors
     ///
@@ -76,7 +101,8 @@ impl FileSystem {
         cache: &Arc<PageCache>,
         dev: &Arc<BackingDev>,
         image_bytes: u64,
-    ) -> Result<FileSystem> {
+        options: &Options,
+    ) -> Result<Arc<FileSystem>> {
         let device_block = dev.limits().alignment.max(DEVICE_BLOCK);
         let size = BlockSize::new(device_block).ok_or_else(|| Error {
             kind: ErrorKind::Unsupported,
@@ -93,14 +119,76 @@ impl FileSystem {
             metadata = read_metadata(&file, device_block, RawSuperblock::of)?;
         }
         let block = usize::try_from(metadata.superblock().block_bytes).expect("at most a page");
-        let block = BlockSize::new(block).expect("checked with the superblock");
-        match metadata.superblock().features.read_only() {
-            Some(features) => metadata.set_read_only(format!("the image has {features}")),
-            None => prepare(&metadata)?,
+        let fs = Arc::new(FileSystem {
+            cache: Arc::clone(cache),
+            dev: Arc::clone(dev),
+            metadata: Arc::new(metadata),
+            block: BlockSize::new(block).expect("checked with the superblock"),
+            device,
+            closed: Mutex::default(),
+            committer: OnceLock::new(),
+            marked: Mutex::default(),
+        });
+        let features = fs.metadata.superblock().features.read_only();
+        match (options.writable, features) {
+            (false, _) => fs.metadata.set_read_only("the image was opened for reading".into()),
+            (_, Some(features)) => fs.metadata.set_read_only(format!("the image has {features}")),
+            (true, None) => {
+                fs.begin_writing()?;
+                if !options.commit_interval.is_zero() {
+                    let committer = Committer::start(Arc::downgrade(&fs), options.commit_interval)?;
+                    let _first = fs.committer.set(committer);
+                }
+            }
         }
-        let metadata = Arc::new(metadata);
-        let (cache, dev, files) = (Arc::clone(cache), Arc::clone(dev), Mutex::default());
-        Ok(FileSystem { cache, dev, metadata, block, device, files })
+        Ok(fs)
+    }
+
+    /// Learns what has to be known before anything is written, and marks the image.
+    fn begin_writing(&self) -> Result<()> {
+        self.metadata.set_zone(self.metadata.read(balloc::zone)?);
+        let (free_inodes, free) = self.metadata.read(ialloc::count_free)?;
+        {
+            let mut space = self.metadata.space.lock();
+            (space.free_inodes, space.free) = (free_inodes, free);
+        }
+        let now = Timestamp::now();
+        let was_clean =
+            self.metadata.change(|change| change.edit_superblock(|sb| sb.begin(now)))?;
+        *self.marked.lock() = Some(was_clean);
+        self.metadata.commit(self.metadata.running())
+    }
+
+    /// Why nothing may be written; `None` if it may.
+    pub fn read_only(&self) -> Option<&str> {
+        self.metadata.read_only()
+    }
+
+    /// Makes everything durable, and the image one that need not be checked. Nothing is written to
+    /// it afterwards: what is tried gets `EROFS`.
+    ///
+    /// # Errors
+    ///
+    /// The first met: what could be made durable was.
+    pub fn close(&self) -> Result<()> {
+        let synced = self.sync();
+        let Some(was_clean) = self.marked.lock().take() else { return synced };
+        if synced.is_ok() && self.metadata.read_only().is_none() {
+            let (blocks, inodes) = {
+                let space = self.metadata.space.lock();
+                (space.free, space.free_inodes)
+            };
+            let now = Timestamp::now();
+            self.metadata.change(|change| {
+                change.edit_superblock(|sb| {
+                    sb.set_free(blocks, inodes);
+                    sb.end(now, was_clean);
+                })
+            })?;
+            self.metadata.commit(self.metadata.running())?;
+        }
+        self.metadata.set_read_only("the image is closed".into());
+        synced
     }
 
     /// The names of the features for which the image must not be written by this implementation;
@@ -120,7 +208,8 @@ impl FileSystem {
     ///
     /// `Corrupt`; the device's.
     pub fn attributes(&self, inode: InodeNumber) -> Result<Attributes> {
-        let inode = self.metadata.read(|view| view.inode(inode))?;
+        let mut inode = self.metadata.read(|view| view.inode(inode))?;
+        self.add_what_is_newer(&mut inode);
         Ok(Attributes {
             inode: inode.number,
             kind: inode.kind,
@@ -137,63 +226,33 @@ impl FileSystem {
             device: inode.device(),
         })
     }
+}
 
-    /// Opens regular file `inode`. All opens share what is cached of it.
-    ///
-    /// # Errors
-    ///
-    /// `EISDIR` of a directory, `EINVAL` of anything else that has no content; `Corrupt`; the
-    /// device's.
-    pub fn open_file(&self, inode: InodeNumber) -> Result<CachedFile> {
-        let inode = self.metadata.read(|view| view.inode(inode))?;
-        let errno = match inode.kind {
-            FileKind::Regular => return Ok(CachedFile::new(self.mapping(&inode)?, false)),
-            FileKind::Directory => Errno::ISDIR,
-            _ => Errno::INVAL,
-        };
-        Err(Error::errno(errno, format!("inode {}", inode.number)))
-    }
-
-    /// The mapping of a regular file: there is one at a time.
-    fn mapping(&self, inode: &Inode) -> Result<Arc<AddressSpace>> {
-        let mut files = self.files.lock();
-        if let Some(mapping) = files.get(&inode.number).and_then(Weak::upgrade) {
-            return Ok(mapping);
+impl FileSystem {
+    /// What is known in memory of `inode` that the inode does not say yet.
+    fn add_what_is_newer(&self, inode: &mut Inode) {
+        let open = self.metadata.open.lock().get(&inode.number).cloned();
+        let Some(open) = open else { return };
+        if let Some(file) = open.file() {
+            inode.size = file.size();
         }
-        let map = BlockMap::new(&self.metadata, inode.number);
-        let ops = Operations {
-            get_block: Some(Arc::new(map)),
-            alias: Some(Arc::clone(&self.device)),
-            ..Operations::default()
-        };
-        let mapping = self.cache.add_mapping(&self.dev, self.block, inode.size, ops)?;
-        files.retain(|_, open| open.strong_count() > 0);
-        let _closed = files.insert(inode.number, Arc::downgrade(&mapping));
-        Ok(mapping)
-    }
-
-    /// Makes everything durable, and the image such that it need not be checked.
-    ///
-    /// # Errors
-    ///
-    /// The device's; `EROFS`.
-    pub fn close(&self) -> Result<()> {
-        let (blocks, inodes) = {
-            let space = self.metadata.space.lock();
-            (space.free, space.free_inodes)
-        };
-        self.metadata.change(|change| change.edit_superblock(|sb| sb.set_free(blocks, inodes)))?;
-        self.metadata.commit(self.metadata.running())
+        let state = open.lock();
+        inode.sectors += state.unmapped() * (self.metadata.superblock().block_bytes / 512);
+        if let Some(modified) = state.modified {
+            (inode.modified, inode.changed) = (modified, modified);
+        }
     }
 }
 
-/// Learns what has to be known before anything is written.
-fn prepare(metadata: &Metadata) -> Result<()> {
-    metadata.set_zone(metadata.read(balloc::zone)?);
-    let (free_inodes, free) = metadata.read(ialloc::count_free)?;
-    let mut space = metadata.space.lock();
-    (space.free_inodes, space.free) = (free_inodes, free);
-    Ok(())
+impl Drop for FileSystem {
+    fn drop(&mut self) {
+        // Who wants to know calls it before.
+        let _unknown = self.close();
+        // A file in memory and what is cached of it keep each other.
+        for (_, open) in self.metadata.open.lock().drain() {
+            open.set_file(None);
+        }
+    }
 }
 
 /// The metadata of the image that `file`, on a device of sectors of `device_block` bytes, is all

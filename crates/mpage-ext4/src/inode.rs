@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use mpage_locks::clock;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -66,6 +67,12 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
+    /// The time of day.
+    pub fn now() -> Timestamp {
+        let (seconds, nanoseconds) = clock::time_of_day();
+        Timestamp { seconds, nanoseconds }
+    }
+
     /// From 32 bits of seconds, and 2 more with 30 of nanoseconds.
     fn of(seconds: U32, extra: U32) -> Timestamp {
         let epoch = i64::from(extra.get() & 3) << 32;

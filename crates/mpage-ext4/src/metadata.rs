@@ -5,7 +5,8 @@
 //!
 //! See docs/ext4-transactions.md, "A change" and "Locks".
 
-use std::sync::{LazyLock, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use mpage_block::Errno;
 use mpage_locks::{Mutex, RwLock};
@@ -14,7 +15,9 @@ use crate::balloc::Zone;
 use crate::change::Change;
 use crate::commit::Commits;
 use crate::error::{Error, ErrorKind, Result};
+use crate::inode::InodeNumber;
 use crate::layers::{Attempt, Layers, Stop};
+use crate::open_inode::OpenInode;
 use crate::space::Space;
 use crate::superblock::Superblock;
 use crate::transaction::{Changed, Transactions};
@@ -31,6 +34,8 @@ pub(crate) struct Metadata {
     pub(crate) transactions: RwLock<Transactions>,
     pub(crate) space: Mutex<Space>,
     pub(crate) commits: Commits,
+    /// The files that are in memory. Its lock comes behind the metadata lock.
+    pub(crate) open: Mutex<HashMap<InodeNumber, Arc<OpenInode>>>,
     /// Blocks that the running transaction may have.
     blocks_max: usize,
     /// Why nothing may be written.
@@ -47,6 +52,7 @@ impl Metadata {
             transactions: RwLock::default(),
             space: Mutex::default(),
             commits: Commits::default(),
+            open: Mutex::default(),
             blocks_max: blocks_max.max(2 * CHANGE_BLOCKS_MAX),
             read_only: OnceLock::new(),
         }
@@ -170,10 +176,13 @@ impl Metadata {
             let mut change = Change::new(view, &self.space);
             match operation(&mut change) {
                 Ok(result) => {
+                    let (touched, more) = (change.take_touched(), !change.only_times);
                     let (changed, counts) = change.finish();
                     counts.apply(&mut self.space.lock(), &changed);
                     self.apply(&mut transactions, changed);
-                    return Ok(then(result, transactions.running.number));
+                    let number = transactions.running.number;
+                    self.note_touched(&touched, number, more);
+                    return Ok(then(result, number));
                 }
                 Err(stop) => {
                     drop(change);
@@ -184,6 +193,13 @@ impl Metadata {
                     }
                 }
             }
+        }
+    }
+
+    fn note_touched(&self, touched: &[InodeNumber], number: u64, more: bool) {
+        let open = self.open.lock();
+        for inode in touched.iter().filter_map(|inode| open.get(inode)) {
+            inode.lock().note_changed(number, more);
         }
     }
 

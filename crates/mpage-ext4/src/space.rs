@@ -56,17 +56,17 @@ impl Space {
         Ok(())
     }
 
-    /// Holds a block for a change, which may take one that is reserved if `from_reserve`.
+    /// Holds `count` blocks for a change, which may take `allowance` of those that are reserved.
     ///
     /// # Errors
     ///
     /// `ENOSPC`.
-    pub(crate) fn hold(&mut self, from_reserve: bool) -> Result<()> {
-        let left = if from_reserve { self.unclaimed() } else { self.available() };
-        if left == 0 {
+    pub(crate) fn hold(&mut self, count: u64, allowance: u64) -> Result<()> {
+        let left = (self.available() + allowance).min(self.unclaimed());
+        if count > left {
             return Err(no_space());
         }
-        self.held += 1;
+        self.held += count;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{CSUM_SEED, Features, META_BG, METADATA_CSUM, RECOVER, SIXTY_FOUR_BIT};
+use crate::inode::Timestamp;
 
 /// Where it is in the image, in bytes.
 pub(crate) const OFFSET: u64 = 1024;
@@ -15,6 +16,8 @@ pub(crate) const OFFSET: u64 = 1024;
 pub(crate) const LEN: usize = 1024;
 
 const MAGIC: u16 = 0xef53;
+/// `s_state`: it was closed, and has no damage that is known.
+const CLEAN: u16 = 1;
 const CHECKSUM_AT: usize = LEN - 4;
 /// The largest block: a page of the cache.
 const BLOCK_MAX: u64 = 4096;
@@ -219,6 +222,23 @@ impl RawSuperblock {
         }
     }
 
+    /// Says that the image is in use from `now` on; true when it was clean.
+    pub(crate) fn begin(&mut self, now: Timestamp) -> bool {
+        let was_clean = self.state.get() & CLEAN != 0;
+        self.state = (self.state.get() & !CLEAN).into();
+        self.mnt_count = self.mnt_count.get().saturating_add(1).into();
+        self.mtime = low_seconds(now);
+        self.wtime = low_seconds(now);
+        was_clean
+    }
+
+    /// Says that it is in use no more, and clean if `is_clean`.
+    pub(crate) fn end(&mut self, now: Timestamp, is_clean: bool) {
+        let clean = if is_clean { CLEAN } else { 0 };
+        self.state = (self.state.get() | clean).into();
+        self.wtime = low_seconds(now);
+    }
+
     /// Says how much is free.
     pub(crate) fn set_free(&mut self, blocks: u64, inodes: u64) {
         let low = |count: u64| U32::from((count & 0xffff_ffff) as u32);
@@ -250,6 +270,10 @@ impl RawSuperblock {
         let wide = self.features().incompat(SIXTY_FOUR_BIT);
         u64::from(low.get()) | if wide { u64::from(high.get()) << 32 } else { 0 }
     }
+}
+
+fn low_seconds(time: Timestamp) -> U32 {
+    U32::from((time.seconds & 0xffff_ffff) as u32)
 }
 
 impl Superblock {

@@ -18,3 +18,20 @@ pub fn now_ns() -> u64 {
 pub fn now_ns() -> u64 {
     0
 }
+
+/// The time of day: whole seconds since 1970, and nanoseconds behind them. It may go back.
+///
+/// Under a schedule checker it is always the beginning of 1970.
+#[cfg(not(any(mpage_loom, mpage_shuttle)))]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+pub fn time_of_day() -> (i64, u32) {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
+}
+
+/// The time of day: the beginning of 1970 under a schedule checker.
+#[cfg(any(mpage_loom, mpage_shuttle))]
+pub fn time_of_day() -> (i64, u32) {
+    (0, 0)
+}

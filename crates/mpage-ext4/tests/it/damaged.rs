@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 
 use mpage_ext4::{FileKind, FileSystem, InodeNumber};
 
@@ -24,7 +25,7 @@ fn plant(folder: &Path) {
 }
 
 /// Reads all that there is to read of the first inodes.
-fn read_all(fs: &FileSystem) {
+fn read_all(fs: &Arc<FileSystem>) {
     for number in 0..40 {
         let inode = InodeNumber(number);
         let Ok(attributes) = fs.attributes(inode) else { continue };

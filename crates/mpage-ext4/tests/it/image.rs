@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use mpage::{BackingDev, Options, PageCache};
+use mpage::{BackingDev, PageCache};
 use mpage_block::{MemoryDevice, MemoryOptions};
-use mpage_ext4::{FileSystem, InodeNumber};
+use mpage_ext4::{FileSystem, InodeNumber, Options};
 
 /// What a program of e2fsprogs, which has to be there, says when it ends well.
 pub(crate) fn run(program: &str, words: &[&str]) -> String {
@@ -50,17 +50,28 @@ pub(crate) fn with_indexes(image: &[u8], settings: &[&str]) -> Vec<u8> {
 
 /// An image that is open.
 pub(crate) struct Opened {
-    pub(crate) fs: FileSystem,
+    pub(crate) fs: Arc<FileSystem>,
     pub(crate) _dev: Arc<BackingDev>,
 }
 
-/// Opens an image in memory.
+/// Opens an image in memory to read it.
 pub(crate) fn open(image: &[u8]) -> mpage_ext4::Result<Opened> {
-    let options = Options { memory: 8 << 20, ..Options::default() };
-    let cache = Arc::new(PageCache::new(&options).unwrap());
     let device = MemoryDevice::from_contents(image, MemoryOptions::default());
-    let dev = cache.add_device(Arc::new(device)).unwrap();
-    let fs = FileSystem::open(&cache, &dev, image.len() as u64)?;
+    open_on(Arc::new(device), &Options { writable: false, ..Options::default() })
+}
+
+/// Opens an image in memory to write it; it is committed when it is told to.
+pub(crate) fn open_to_write(device: &Arc<MemoryDevice>) -> mpage_ext4::Result<Opened> {
+    let commit_interval = std::time::Duration::ZERO;
+    open_on(Arc::clone(device), &Options { commit_interval, ..Options::default() })
+}
+
+fn open_on(device: Arc<MemoryDevice>, how: &Options) -> mpage_ext4::Result<Opened> {
+    let bytes = device.len();
+    let options = mpage::Options { memory: 8 << 20, ..mpage::Options::default() };
+    let cache = Arc::new(PageCache::new(&options).unwrap());
+    let dev = cache.add_device(device).unwrap();
+    let fs = FileSystem::open(&cache, &dev, bytes, how)?;
     Ok(Opened { fs, _dev: dev })
 }
 

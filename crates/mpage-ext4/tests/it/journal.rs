@@ -39,11 +39,12 @@ fn replay(image: &[u8]) -> mpage_ext4::Result<Vec<u8>> {
 fn open_on(
     device: &Arc<dyn BlockDevice>,
     bytes: usize,
-) -> mpage_ext4::Result<(FileSystem, Arc<PageCache>)> {
+) -> mpage_ext4::Result<(Arc<FileSystem>, Arc<PageCache>)> {
     let options = Options { memory: 8 << 20, ..Options::default() };
     let cache = Arc::new(PageCache::new(&options).unwrap());
     let dev = cache.add_device(Arc::clone(device)).unwrap();
-    Ok((FileSystem::open(&cache, &dev, bytes as u64)?, cache))
+    let reading = mpage_ext4::Options { writable: false, ..mpage_ext4::Options::default() };
+    Ok((FileSystem::open(&cache, &dev, bytes as u64, &reading)?, cache))
 }
 
 /// An image in a file, in a folder of its own.

@@ -1,0 +1,371 @@
+//! Regular files: opened, read, written, made durable.
+//!
+//! A file stays in memory for a while after it was closed ([`CLOSED_MAX`] of them do), so that what
+//! is cached of it is found when it is opened again, and what the map does not know yet is not
+//! lost.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use mpage::units::FileBlock;
+use mpage::{CachedFile, Operations, RangeSteps, Span};
+use mpage_block::Errno;
+
+use crate::error::{Error, Result};
+use crate::file_map::FileMap;
+use crate::file_system::FileSystem;
+use crate::inode::{FileKind, InodeNumber, Timestamp};
+use crate::open_inode::OpenInode;
+
+/// Files that are kept in memory though nobody has them open.
+const CLOSED_MAX: usize = 1024;
+
+/// One open of a regular file.
+pub struct File {
+    fs: Arc<FileSystem>,
+    inode: Arc<OpenInode>,
+    map: Arc<FileMap>,
+    cached: CachedFile,
+}
+
+impl FileSystem {
+    /// Opens regular file `inode`. All opens share what is cached of it.
+    ///
+    /// # Errors
+    ///
+    /// `EISDIR` of a directory, `EINVAL` of anything else that has no content; `ENOENT` when its
+    /// last name is gone and nobody has it open; `Corrupt`; the device's.
+    pub fn open_file(self: &Arc<Self>, inode: InodeNumber) -> Result<File> {
+        let open = self.open_inode(inode)?;
+        let cached = open.file().expect("it is open");
+        let writable = self.metadata.read_only().is_none();
+        let cached = CachedFile::new(Arc::clone(cached.mapping()), writable);
+        let map = Arc::new(FileMap::new(&self.metadata, &open));
+        Ok(File { fs: Arc::clone(self), inode: open, map, cached })
+    }
+
+    /// Inode `number` in memory, open once more.
+    fn open_inode(&self, number: InodeNumber) -> Result<Arc<OpenInode>> {
+        let read = |view: &crate::view::View<'_>| view.inode(number);
+        let running = self.metadata.running();
+        // No change is under way: the inode cannot be freed between the look and the entry.
+        self.metadata.read_and(read, |inode| {
+            let mut all = self.metadata.open.lock();
+            if let Some(open) = all.get(&number) {
+                open.lock().opens += 1;
+                return Ok(Arc::clone(open));
+            }
+            let errno = match inode.kind {
+                FileKind::Regular if inode.links > 0 => None,
+                FileKind::Regular => Some(Errno::NOENT),
+                FileKind::Directory => Some(Errno::ISDIR),
+                _ => Some(Errno::INVAL),
+            };
+            if let Some(errno) = errno {
+                return Err(Error::errno(errno, format!("inode {number}")));
+            }
+            let size_max = inode.size_max(self.metadata.superblock());
+            let open = Arc::new(OpenInode::new(number, size_max, running));
+            let ops = Operations {
+                get_block: Some(Arc::new(FileMap::new(&self.metadata, &open))),
+                alias: Some(Arc::clone(&self.device)),
+                ..Operations::default()
+            };
+            let mapping = self.cache.add_mapping(&self.dev, self.block, inode.size, ops)?;
+            open.set_file(Some(CachedFile::new(mapping, true)));
+            open.lock().opens = 1;
+            let _none = all.insert(number, Arc::clone(&open));
+            Ok(open)
+        })?
+    }
+
+    /// One open less. The last one of a file that has no name any more removes it.
+    fn close_inode(&self, open: &OpenInode) {
+        {
+            let mut state = open.lock();
+            state.opens -= 1;
+            if state.opens > 0 {
+                return;
+            }
+        }
+        // What fails here is done by the next mount: the inode is an orphan.
+        if self.release(open.number).is_err() {
+            return;
+        }
+        let mut closed = self.closed.lock();
+        closed.push_back(open.number);
+        for _ in CLOSED_MAX..closed.len() {
+            if let Some(oldest) = closed.pop_front()
+                && !self.forget(oldest)
+            {
+                closed.push_back(oldest);
+            }
+        }
+    }
+
+    /// Forgets a file that nobody has open and of which nothing is dirty; false when it has to stay.
+    fn forget(&self, number: InodeNumber) -> bool {
+        let mut all = self.metadata.open.lock();
+        let Some(open) = all.get(&number) else { return true };
+        let file = open.file();
+        let is_dirty = |file: &CachedFile| file.mapping().dirty_count() > 0;
+        let state = open.lock();
+        if state.opens > 0 {
+            return true;
+        }
+        if state.is_ahead() || file.as_ref().is_some_and(is_dirty) {
+            return false;
+        }
+        drop(state);
+        let open = all.remove(&number).expect("it was there");
+        drop(all);
+        open.set_file(None);
+        true
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.fs.close_inode(&self.inode);
+    }
+}
+
+impl File {
+    /// The inode.
+    pub fn inode(&self) -> InodeNumber {
+        self.inode.number
+    }
+
+    /// What is cached of it: to read, to give advice, to look at. What is written through it does
+    /// not change the file's times.
+    pub fn cached(&self) -> &CachedFile {
+        &self.cached
+    }
+
+    /// Bytes of the file.
+    pub fn size(&self) -> u64 {
+        self.cached.size()
+    }
+
+    /// Reads bytes from `offset` on; returns how many: see [`CachedFile::read_at`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the device; `Corrupt`.
+    pub fn read_at(&self, to: &mut [u8], offset: u64) -> Result<usize> {
+        Ok(self.cached.read_at(to, offset)?)
+    }
+
+    /// Writes bytes from `offset` on; returns how many: see [`CachedFile::write_at`].
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`; `EFBIG` behind what the map can hold; `EROFS`; those of reading what is covered in
+    /// part.
+    pub fn write_at(&self, from: &[u8], offset: u64) -> Result<usize> {
+        self.fs.metadata.check_writable()?;
+        let written = self.cached.write_at(from, offset)?;
+        self.note_modified();
+        Ok(written)
+    }
+
+    /// Writes all bytes of `from` from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at); some may have been written.
+    pub fn write_all_at(&self, from: &[u8], offset: u64) -> Result<()> {
+        let mut done = 0;
+        while done < from.len() {
+            done += self.write_at(&from[done..], offset + done as u64)?;
+        }
+        Ok(())
+    }
+
+    fn note_modified(&self) {
+        self.inode.lock().modified = Some(Timestamp::now());
+    }
+
+    /// Makes everything durable that was written before the call: content, size, times, the place
+    /// of the blocks, and the name if it is new.
+    ///
+    /// # Errors
+    ///
+    /// As [`CachedFile::fsync`]; `ENOSPC` never.
+    pub fn fsync(&self) -> Result<()> {
+        Ok(self.cached.fsync()?)
+    }
+
+    /// As [`fsync`](Self::fsync), without what only times need. Linux: `fdatasync(2)`.
+    ///
+    /// # Errors
+    ///
+    /// As [`fsync`](Self::fsync).
+    pub fn fdatasync(&self) -> Result<()> {
+        Ok(self.cached.fdatasync()?)
+    }
+
+    /// Sets the size: what is cut off is gone, what is added reads as zeros.
+    ///
+    /// # Errors
+    ///
+    /// `EFBIG`; `EROFS`; those of reading the last block, or the map.
+    pub fn set_len(&self, size: u64) -> Result<()> {
+        self.fs.metadata.check_writable()?;
+        let _alone = self.inode.shaping.lock();
+        self.cached.set_len(size)?;
+        let now = Timestamp::now();
+        self.fs.metadata.change(|change| {
+            let mut inode = change.inode(self.inode.number)?;
+            inode.size = size;
+            (inode.modified, inode.changed) = (now, now);
+            change.put_inode(&inode)
+        })
+    }
+
+    /// Gives a place on the device to all of byte `range` that has none, which reads as zeros; the
+    /// file grows to hold it unless `keep_size`. Linux: `fallocate(2)`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`, and some may have got a place; `EOPNOTSUPP` of a file without extents; `EFBIG`;
+    /// `EINVAL` of nothing; `EROFS`.
+    pub fn allocate(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
+        self.check_range(&range)?;
+        let _alone = self.inode.shaping.lock();
+        let blocks = self.blocks_of(&range);
+        self.map.allocate(blocks)?;
+        if keep_size || range.end <= self.size() {
+            self.note_modified();
+            return Ok(());
+        }
+        self.cached.set_len(range.end)?;
+        let now = Timestamp::now();
+        self.fs.metadata.change(|change| {
+            let mut inode = change.inode(self.inode.number)?;
+            inode.size = inode.size.max(range.end);
+            (inode.modified, inode.changed) = (now, now);
+            change.put_inode(&inode)
+        })
+    }
+
+    /// Makes byte `range` read as zeros and frees its whole blocks; the size stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`CachedFile::punch_hole`]; `EINVAL` of nothing; `EROFS`.
+    pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.check_range(&range)?;
+        let _alone = self.inode.shaping.lock();
+        self.cached.punch_hole(range)?;
+        self.note_modified();
+        Ok(())
+    }
+
+    /// Makes byte `range` read as zeros, with room for all of it; the file grows to hold it unless
+    /// `keep_size`.
+    ///
+    /// # Errors
+    ///
+    /// As [`allocate`](Self::allocate) and [`punch_hole`](Self::punch_hole).
+    pub fn zero_range(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
+        self.check_range(&range)?;
+        {
+            let _alone = self.inode.shaping.lock();
+            self.cached.zero_range(range.clone())?;
+            self.note_modified();
+        }
+        self.allocate(range, keep_size)
+    }
+
+    /// The run of bytes from `offset` on that is all data or all hole.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` at or behind the end of the file; `Corrupt`; the device's.
+    pub fn span_at(&self, offset: u64) -> Result<Span> {
+        if offset >= self.size() {
+            let detail = format!("offset {offset} of inode {}", self.inode.number);
+            return Err(Error::errno(Errno::NXIO, detail));
+        }
+        Ok(self.cached.span_at(offset)?)
+    }
+
+    fn check_range(&self, range: &Range<u64>) -> Result<()> {
+        self.fs.metadata.check_writable()?;
+        let errno = match () {
+            () if range.start >= range.end => Errno::INVAL,
+            () if range.end > self.inode.size_max => Errno::FBIG,
+            () => return Ok(()),
+        };
+        Err(Error::errno(errno, format!("bytes {range:?} of inode {}", self.inode.number)))
+    }
+
+    /// The blocks that byte `range` touches.
+    fn blocks_of(&self, range: &Range<u64>) -> Range<u64> {
+        let size = self.fs.block;
+        let FileBlock(start) = size.block_of(range.start);
+        let FileBlock(end) = size.block_after(range.end);
+        start..end
+    }
+}
+
+impl FileSystem {
+    /// Makes everything durable that was changed before the call, in all files.
+    ///
+    /// # Errors
+    ///
+    /// The first met; everything was tried.
+    pub fn sync(&self) -> Result<()> {
+        let open: Vec<_> = self.metadata.open.lock().values().cloned().collect();
+        let files: Vec<_> = open.iter().filter_map(|open| Some((open, open.file()?))).collect();
+        let mut result = Ok(());
+        let mut note = |outcome: Result<()>| {
+            if result.is_ok() {
+                result = outcome;
+            }
+        };
+        let whole = 0..u64::MAX >> 1;
+        let start = RangeSteps { wait_before: true, write: true, wait_after: false };
+        let wait = RangeSteps { wait_after: true, ..RangeSteps::default() };
+        for steps in [start, wait] {
+            for (_, file) in &files {
+                note(file.sync_file_range(whole.clone(), steps).map_err(Error::from));
+            }
+        }
+        note(self.bring_up_to_date(open.iter()));
+        note(self.metadata.commit(self.metadata.running()));
+        result
+    }
+
+    /// Puts what is settled into the maps of `open`, and brings their inodes up to date.
+    ///
+    /// # Errors
+    ///
+    /// The first met; all were tried.
+    pub(crate) fn bring_up_to_date<'a>(
+        &self,
+        open: impl Iterator<Item = &'a Arc<OpenInode>>,
+    ) -> Result<()> {
+        let mut result = Ok(());
+        if self.metadata.read_only().is_some() {
+            return result;
+        }
+        for open in open.filter(|open| open.lock().is_ahead()) {
+            let Some(file) = open.file() else { continue };
+            let map = FileMap::new(&self.metadata, open);
+            let outcome = map.bring_up_to_date(&|| file.size());
+            if result.is_ok() {
+                result = outcome;
+            }
+        }
+        result
+    }
+}
+
+impl FileSystem {
+    /// Stub.
+    fn release(&self, _: InodeNumber) -> Result<()> {
+        Ok(())
+    }
+}
