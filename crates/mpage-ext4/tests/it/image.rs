@@ -100,3 +100,14 @@ pub(crate) fn inode_of(image: &[u8], path: &str) -> InodeNumber {
     let number = told.split_whitespace().nth(1).and_then(|number| number.parse().ok());
     InodeNumber(number.unwrap_or_else(|| panic!("debugfs does not find {path}: {told}")))
 }
+
+/// Lets e2fsck judge an image: it has nothing to say.
+pub(crate) fn run_fsck(kind: &str, image: &[u8]) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), image).unwrap();
+    let output = Command::new("e2fsck").arg("-fn").arg(file.path()).output();
+    let output = output.unwrap_or_else(|error| panic!("e2fsck of e2fsprogs: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complains = ["Fix?", "wrong", "differences"].iter().any(|word| text.contains(word));
+    assert!(output.status.success() && !complains, "{kind}: {text}");
+}

@@ -10,3 +10,4 @@ mod journal;
 mod mounted;
 mod names;
 mod reading;
+mod writing;
