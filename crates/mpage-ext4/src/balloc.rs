@@ -210,6 +210,24 @@ fn find_in(
     Ok(best)
 }
 
+/// The runs of `blocks`, which lie in one group, whose bits are clear.
+pub(crate) fn free_runs(view: &View<'_>, blocks: &Range<u64>) -> Attempt<Vec<Range<u64>>> {
+    let group = view.group(view.sb.group_of(blocks.start))?;
+    let bitmap = view.block_bitmap(&group)?;
+    let first = view.sb.first_block_of(group.number);
+    let whole = bits(first, blocks);
+    let mut runs = Vec::new();
+    let mut at = whole.start;
+    while at < whole.end {
+        let free = bitmap::find(&bitmap, at..whole.end, false);
+        at = bitmap::find(&bitmap, free..whole.end, true);
+        if free < at {
+            runs.push(first + free as u64..first + at as u64);
+        }
+    }
+    Ok(runs)
+}
+
 /// Takes one block near `goal`; its content is the caller's to fill.
 ///
 /// # Errors

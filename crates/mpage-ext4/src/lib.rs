@@ -49,6 +49,7 @@ mod space;
 mod superblock;
 mod symlink;
 mod transaction;
+mod trim;
 mod view;
 mod xattr;
 
