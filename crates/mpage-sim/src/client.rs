@@ -12,7 +12,7 @@ use mpage_block::Errno;
 
 use crate::model::{Content, Resize};
 use crate::program::{Kind, Op, PAGE};
-use crate::run::{JUNK, World};
+use crate::run::{Ext4, JUNK, World};
 
 /// How often a sync is tried once nothing goes wrong any more: the first may tell of what was.
 const TRIES: usize = 3;
@@ -31,6 +31,7 @@ pub(crate) struct Client {
     world: Arc<World>,
     cache: Arc<PageCache>,
     device: DeviceSync,
+    ext4: Option<Arc<Ext4>>,
     /// Each with its number in the books.
     files: Vec<(CachedFile, usize)>,
 }
@@ -40,12 +41,13 @@ impl Client {
         world: &Arc<World>,
         cache: &Arc<PageCache>,
         dev: &Arc<BackingDev>,
+        ext4: Option<Arc<Ext4>>,
         files: Vec<CachedFile>,
     ) -> Client {
         let files = files.into_iter().enumerate();
         let files = files.map(|(file, open)| (open, world.books.open(file))).collect();
         let device = cache.device_sync(dev);
-        Client { world: Arc::clone(world), cache: Arc::clone(cache), device, files }
+        Client { world: Arc::clone(world), cache: Arc::clone(cache), device, ext4, files }
     }
 
     pub(crate) fn call(&mut self, op: &Op) {
@@ -101,7 +103,10 @@ impl Client {
             }
             Op::SyncEverything => {
                 let began = self.world.books.instants.next();
-                let result = self.cache.sync();
+                let result = match &self.ext4 {
+                    Some(ext4) => ext4.fs.sync().map_err(mpage::Error::from),
+                    None => self.cache.sync(),
+                };
                 self.synced_all(began, result);
             }
             Op::SetLen { file, size } => self.set_len(file, size),
@@ -155,7 +160,7 @@ impl Client {
         match result {
             Ok(result) => Some(result),
             Err(error) => {
-                let no_space = self.world.setup.kind == Kind::Files
+                let no_space = matches!(self.world.setup.kind, Kind::Files | Kind::Ext4)
                     && error.kind == ErrorKind::Device(Errno::NOSPC);
                 let known = no_space || expected.contains(&error.kind.errno());
                 assert!(known || self.world.went_wrong(), "for no reason: {error}");
@@ -358,7 +363,10 @@ impl Client {
             pages.files[file].begin_resize(resize, now);
             pages.files[file].begin(size..u64::MAX, Content::Zeros, now)
         };
-        let result = self.files[file].0.set_len(size);
+        let result = match &self.ext4 {
+            Some(ext4) => ext4.files[file].set_len(size).map_err(mpage::Error::from),
+            None => self.files[file].0.set_len(size),
+        };
         let well = self.accept(result, &[]).is_some();
         self.end_removal(file, change, well);
         self.end_resize(file, resize, well);

@@ -23,6 +23,7 @@ mod crash;
 mod device;
 mod fault;
 mod fs;
+mod image;
 mod instants;
 mod model;
 mod program;
@@ -46,5 +47,6 @@ pub use simulate::simulate;
 /// What is not as it has to be.
 pub fn run_program(program: &Program, seed: u64) -> Result<Ran, String> {
     let program = program.clone();
-    simulate(seed, move || run::run(&program, seed))
+    let start = run::content(&program.setup);
+    simulate(seed, move || run::run(&program, seed, start.clone()))
 }

@@ -7,9 +7,14 @@ use std::process::ExitCode;
 use mpage_sim::{Program, Ran, run_program, shrink};
 
 const USAGE: &str = "\
-usage: mpage-sim --seed N            run the program of a seed; shrink it if it fails
-       mpage-sim --from N --count N [--step N]
-                                     run the programs of many seeds, up to the first that fails";
+usage: mpage-sim [--on ext4] --seed N
+                                     run the program of a seed; shrink it if it fails
+       mpage-sim [--on ext4] --from N --count N [--step N]
+                                     run the programs of many seeds, up to the first that fails
+--on ext4: on files of an ext2, ext3 or ext4 image, instead of the engine alone";
+
+/// The program of a seed.
+type Draw = fn(u64) -> Program;
 
 /// What was asked for.
 enum Task {
@@ -22,8 +27,8 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match task(&arguments) {
-        Some(Task::One(seed)) => one(seed),
-        Some(Task::Many { from, count, step }) => many(from, count, step),
+        Some((draw, Task::One(seed))) => one(draw, seed),
+        Some((draw, Task::Many { from, count, step })) => many(draw, from, count, step),
         None => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
@@ -31,10 +36,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn task(arguments: &[String]) -> Option<Task> {
+fn task(arguments: &[String]) -> Option<(Draw, Task)> {
+    let mut draw: Draw = Program::random;
     let (mut seed, mut from, mut count, mut step) = (None, None, None, 1);
     for pair in arguments.chunks(2) {
         let [name, value] = pair else { return None };
+        if name == "--on" && value == "ext4" {
+            draw = Program::random_ext4;
+            continue;
+        }
         let Ok(value) = value.parse() else { return None };
         match name.as_str() {
             "--seed" => seed = Some(value),
@@ -44,15 +54,16 @@ fn task(arguments: &[String]) -> Option<Task> {
             _ => return None,
         }
     }
-    match (seed, from, count) {
-        (Some(seed), None, None) => Some(Task::One(seed)),
-        (None, Some(from), Some(count)) => Some(Task::Many { from, count, step }),
-        _ => None,
-    }
+    let task = match (seed, from, count) {
+        (Some(seed), None, None) => Task::One(seed),
+        (None, Some(from), Some(count)) => Task::Many { from, count, step },
+        _ => return None,
+    };
+    Some((draw, task))
 }
 
-fn one(seed: u64) -> ExitCode {
-    let program = Program::random(seed);
+fn one(draw: Draw, seed: u64) -> ExitCode {
+    let program = draw(seed);
     match run_program(&program, seed) {
         Ok(ran) => {
             println!("seed {seed}: {}", told(1, &ran));
@@ -68,11 +79,11 @@ fn one(seed: u64) -> ExitCode {
     }
 }
 
-fn many(from: u64, count: u64, step: u64) -> ExitCode {
+fn many(draw: Draw, from: u64, count: u64, step: u64) -> ExitCode {
     let mut all = Ran::default();
     for number in 0..count {
         let seed = from.wrapping_add(number.wrapping_mul(step));
-        match run_program(&Program::random(seed), seed) {
+        match run_program(&draw(seed), seed) {
             Ok(ran) => {
                 all.ops += ran.ops;
                 all.crash_states += ran.crash_states;

@@ -3,6 +3,7 @@
 use mpage_block::Limits;
 
 use crate::fault::{Effect, Fault, Target};
+use crate::image::FORMATS;
 
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
@@ -16,12 +17,16 @@ pub(crate) enum Kind {
     Regular,
     /// Files of a file system that allocates late.
     Files,
+    /// Files of an ext2, ext3 or ext4 image.
+    Ext4,
 }
 
 /// What a program runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) kind: Kind,
+    /// Of an image: which of [`FORMATS`](crate::image::FORMATS) it is of.
+    pub(crate) format: usize,
     pub(crate) files: usize,
     /// Pages of each file at the start.
     pub(crate) pages: u64,
@@ -81,11 +86,22 @@ impl Program {
     pub fn random(seed: u64) -> Program {
         let mut random = fastrand::Rng::with_seed(seed);
         let setup = Setup::random(&mut random);
+        Program::on(setup, &mut random)
+    }
+
+    /// The program of a seed on files of an ext2, ext3 or ext4 image.
+    pub fn random_ext4(seed: u64) -> Program {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let setup = Setup::random_ext4(&mut random);
+        Program::on(setup, &mut random)
+    }
+
+    fn on(setup: Setup, random: &mut fastrand::Rng) -> Program {
         let threads = 1 + random.usize(..3);
         let longest = if threads == 1 { 24 } else { 10 };
         let threads = (0..threads).map(|_| {
             let count = 2 + random.usize(..longest);
-            (0..count).map(|_| setup.op(&mut random)).collect()
+            (0..count).map(|_| setup.op(random)).collect()
         });
         let threads = threads.collect();
         Program { setup, threads }
@@ -116,12 +132,13 @@ impl Setup {
         let (files, pages) = match kind {
             Kind::Image => (1, random.u64(2..10)),
             Kind::Regular => (1, random.u64(1..6)),
-            Kind::Files => (random.usize(1..3), random.u64(1..4)),
+            Kind::Files | Kind::Ext4 => (random.usize(1..3), random.u64(1..4)),
         };
         let block = [512, 1024, 4096][random.usize(..3)];
         let volatile_cache = random.u8(..4) > 0;
         let mut setup = Setup {
             kind,
+            format: 0,
             files,
             pages,
             block,
@@ -146,7 +163,7 @@ impl Setup {
         setup.limits.capacity = match kind {
             Kind::Image => Some(pages * PAGE),
             Kind::Regular => None,
-            Kind::Files => Some(setup.device_bytes()),
+            Kind::Files | Kind::Ext4 => Some(setup.device_bytes()),
         };
         if random.u8(..3) == 0 {
             setup.faults = (0..random.usize(1..4)).map(|_| setup.fault(random)).collect();
@@ -157,11 +174,25 @@ impl Setup {
         setup
     }
 
+    /// As [`random`](Self::random), of an image, on which nothing goes wrong.
+    fn random_ext4(random: &mut fastrand::Rng) -> Setup {
+        let mut setup = Setup::random(random);
+        setup.kind = Kind::Ext4;
+        (setup.files, setup.pages) = (random.usize(1..4), random.u64(1..4));
+        setup.block = [1024, 2048, 4096][random.usize(..3)];
+        setup.format = random.usize(..FORMATS.len());
+        (setup.faults, setup.map_faults) = (Vec::new(), 0);
+        setup.limits.capacity = Some(setup.device_bytes());
+        setup
+    }
+
     /// Bytes of the device at the start.
     pub(crate) fn device_bytes(&self) -> u64 {
         match self.kind {
             Kind::Image | Kind::Regular => self.pages * PAGE,
             Kind::Files => (self.files as u64 * self.pages + 8) * PAGE,
+            // Enough for the file system's own blocks, and for little more.
+            Kind::Ext4 => 256 * self.block as u64,
         }
     }
 
@@ -230,6 +261,7 @@ impl Setup {
         match self.kind {
             Kind::Image => self.pages * PAGE,
             Kind::Regular | Kind::Files => (self.pages + 3) * PAGE,
+            Kind::Ext4 => (self.pages + 20) * PAGE,
         }
     }
 

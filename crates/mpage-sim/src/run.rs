@@ -8,6 +8,7 @@ use mpage::{
     AddressSpace, BackingDev, CachedFile, Clock, GetBlock, Identity, ManualClock, Operations,
     Options, PageCache,
 };
+use mpage_ext4::{File, FileSystem, InodeNumber};
 use mpage_locks::atomic::{AtomicBool, Ordering};
 use mpage_locks::thread::{self, JoinHandle};
 
@@ -16,6 +17,7 @@ use crate::client::Client;
 use crate::crash::{self, Judge};
 use crate::device::{SimDevice, SimOptions};
 use crate::fs::{Commit, SimFile, SimFs};
+use crate::image;
 use crate::instants::Instants;
 use crate::model::{Content, FileModel};
 use crate::program::{Kind, PAGE, Program, Setup};
@@ -50,14 +52,19 @@ pub(crate) struct World {
     over: AtomicBool,
 }
 
+/// An image that is open, and its files.
+pub(crate) struct Ext4 {
+    pub(crate) fs: Arc<FileSystem>,
+    pub(crate) files: Vec<File>,
+}
+
 /// Runs `program`; chance, but not the order of threads, is `seed`'s.
 ///
 /// # Panics
 ///
 /// When anything is not as it has to be.
-pub(crate) fn run(program: &Program, seed: u64) -> Ran {
+pub(crate) fn run(program: &Program, seed: u64, start: Vec<u8>) -> Ran {
     let setup = &program.setup;
-    let start = content(setup);
     let instants = Arc::<Instants>::default();
     let (clock, hand) = Clock::manual(Duration::from_secs(1));
     let hand = Arc::new(hand);
@@ -78,32 +85,44 @@ pub(crate) fn run(program: &Program, seed: u64) -> Ran {
     world.tell_of_failed_writes();
     let cache = Arc::new(world.cache(clock));
     let dev = cache.add_device(world.device.clone()).expect("a device");
-    let mappings = world.mappings(&cache, &dev);
+    let ext4 = (setup.kind == Kind::Ext4).then(|| Arc::new(world.open_image(&cache, &dev)));
+    let mappings = world.mappings(&cache, &dev, ext4.as_deref());
     let opens = |_| mappings.iter().map(|mapping| CachedFile::new(mapping.clone(), true)).collect();
     let time = world.let_time_pass(seed);
     let threads: Vec<_> = program
         .threads
         .iter()
         .map(|ops| {
-            let mut client = Client::new(&world, &cache, &dev, opens(()));
+            let mut client = Client::new(&world, &cache, &dev, ext4.clone(), opens(()));
             let ops = ops.clone();
             thread::spawn("client", move || ops.iter().for_each(|op| client.call(op)))
                 .expect("a thread")
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().expect("a client"));
-    let mut last = Client::new(&world, &cache, &dev, opens(()));
+    let mut last = Client::new(&world, &cache, &dev, ext4.clone(), opens(()));
     last.finish();
     drop((last, mappings, dev));
+    if let Some(ext4) = ext4.and_then(Arc::into_inner) {
+        drop(ext4.files);
+        ext4.fs.close().expect("an image that can be closed");
+    }
     drop(Arc::into_inner(cache).expect("the last one who holds the cache"));
     world.over.store(true, Ordering::SeqCst);
     time.join().expect("the clock's thread");
     world.device.stop();
-    world.explore(program, seed)
+    match setup.kind {
+        Kind::Ext4 => world.judge_image(program),
+        _ => world.explore(program, seed),
+    }
 }
 
 /// What the device holds at the start.
-fn content(setup: &Setup) -> Vec<u8> {
+pub(crate) fn content(setup: &Setup) -> Vec<u8> {
+    if setup.kind == Kind::Ext4 {
+        let file = FIRST.bytes(0, setup.pages * PAGE);
+        return image::make(setup, &file);
+    }
     let mut bytes = JUNK.bytes(0, setup.device_bytes());
     let size = usize::try_from(setup.pages * PAGE).expect("a small file");
     for file in bytes.chunks_mut(size).take(setup.files) {
@@ -169,7 +188,46 @@ impl World {
         PageCache::new(&options).expect("a cache")
     }
 
-    fn mappings(&self, cache: &PageCache, dev: &Arc<BackingDev>) -> Vec<Arc<AddressSpace>> {
+    fn open_image(&self, cache: &Arc<PageCache>, dev: &Arc<BackingDev>) -> Ext4 {
+        let how = mpage_ext4::Options {
+            commit_interval: Duration::ZERO,
+            ..mpage_ext4::Options::default()
+        };
+        let fs = FileSystem::open(cache, dev, self.start.len() as u64, &how).expect("an image");
+        let open = |number| {
+            let inode = fs.lookup(InodeNumber::ROOT, image::name(number).as_bytes());
+            fs.open_file(inode.expect("a file")).expect("a file that can be opened")
+        };
+        let files = (0..self.setup.files).map(open).collect();
+        Ext4 { fs, files }
+    }
+
+    /// Looks at what is there in the end.
+    fn judge_image(&self, program: &Program) -> Ran {
+        let pages = self.books.lock();
+        let content = self.device.content();
+        let files = image::check(&content, self.setup.files);
+        let now = self.books.instants.next();
+        let right = files.and_then(|files| {
+            let mut each = files.iter().zip(&pages.files).enumerate();
+            each.try_for_each(|(number, (bytes, model))| {
+                let right = model.after_crash(bytes, 1, now);
+                right.map_err(|wrong| format!("file {number}, opened again: {wrong}"))
+            })
+        });
+        right.unwrap_or_else(|wrong| panic!("{wrong}\n{}", story(&pages.calls, &[])));
+        Ran { ops: program.ops() as u64, crash_states: 0, digest: pages.digest }
+    }
+
+    fn mappings(
+        &self,
+        cache: &PageCache,
+        dev: &Arc<BackingDev>,
+        ext4: Option<&Ext4>,
+    ) -> Vec<Arc<AddressSpace>> {
+        if let Some(ext4) = ext4 {
+            return ext4.files.iter().map(|file| Arc::clone(file.cached().mapping())).collect();
+        }
         let block = BlockSize::new(self.setup.block).expect("a block");
         let size = self.setup.pages * PAGE;
         let map = |file| -> Arc<dyn GetBlock> {
@@ -228,7 +286,7 @@ impl Judge for Images<'_> {
         for (file, model) in self.files.iter().enumerate() {
             let read;
             let bytes = match self.setup.kind {
-                Kind::Image | Kind::Regular => image,
+                Kind::Image | Kind::Regular | Kind::Ext4 => image,
                 Kind::Files => {
                     let mut commits = self.commits[file].iter();
                     let last = commits.rfind(|commit| commit.at < crash);
@@ -238,7 +296,7 @@ impl Judge for Images<'_> {
             };
             let rounded = match self.setup.kind {
                 Kind::Regular => self.setup.block as u64,
-                Kind::Image | Kind::Files => 1,
+                Kind::Image | Kind::Files | Kind::Ext4 => 1,
             };
             model
                 .after_crash(bytes, rounded, crash)
