@@ -54,7 +54,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "sim",
-        help: "[--programs N] [--from SEED], or --seed SEED: random programs on the engine",
+        help: "[--on ext4] [--programs N] [--from SEED], or --seed SEED: random programs",
         run: sim::run_task,
     },
     Task {

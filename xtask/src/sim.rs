@@ -17,17 +17,43 @@ const SHORT: u64 = 6_000;
 const REPEATED: u64 = 200;
 /// Programs of a long run.
 const LONG: u64 = 200_000;
+/// As [`SHORT`], on files of an image, each of which e2fsck judges.
+const SHORT_EXT4: u64 = 600;
+
+/// What programs run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    /// The engine.
+    Engine,
+    /// The engine under files of an ext2, ext3 or ext4 image.
+    Ext4,
+}
+
+impl On {
+    /// The words that say so.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            On::Engine => &[],
+            On::Ext4 => &["--on", "ext4"],
+        }
+    }
+}
 
 /// Runs the programs of `--programs N` fresh seeds, or of those from `--from SEED` on; or the one
-/// of `--seed N`, shrunk if it fails.
+/// of `--seed N`, shrunk if it fails. With `--on ext4` they run on files of an image.
 ///
 /// # Errors
 ///
 /// A program that fails is a failure, which names its seed.
 pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
     let (mut seed, mut programs, mut from) = (None, LONG, None);
+    let mut on = On::Engine;
     for pair in arguments.chunks(2) {
         let [name, value] = pair else { return Err(usage()) };
+        if name == "--on" && value == "ext4" {
+            on = On::Ext4;
+            continue;
+        }
         let value: u64 = value.parse().map_err(|_| usage())?;
         match name.as_str() {
             "--seed" => seed = Some(value),
@@ -38,8 +64,12 @@ pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
     }
     let binary = build(&Site::own())?;
     match seed {
-        Some(seed) => run(&mut program(&word(&binary), ["--seed", &seed.to_string()])),
-        None => many(&binary, programs, from.map_or_else(fresh_seed, Ok)?, None),
+        Some(seed) => {
+            let seed = seed.to_string();
+            let words = [on.words(), &["--seed", &seed]].concat();
+            run(&mut program(&word(&binary), words))
+        }
+        None => many(&binary, on, programs, from.map_or_else(fresh_seed, Ok)?, None),
     }
 }
 
@@ -51,7 +81,8 @@ pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
 pub(crate) fn run_short() -> Result<(), Failure> {
     let (binary, seed) = (build(&Site::own())?, fresh_seed()?);
     repeat(&binary, seed)?;
-    many(&binary, SHORT, seed, None)
+    many(&binary, On::Engine, SHORT, seed, None)?;
+    many(&binary, On::Ext4, SHORT_EXT4, seed, None)
 }
 
 /// Runs some programs twice: the same seeds must be the same runs.
@@ -66,7 +97,7 @@ fn repeat(binary: &Path, from: u64) -> Result<(), Failure> {
 }
 
 fn usage() -> Failure {
-    Failure::new("cargo xtask sim [--programs N] [--from SEED] or --seed SEED")
+    Failure::new("cargo xtask sim [--on ext4] [--programs N] [--from SEED] or --seed SEED")
 }
 
 /// Builds the simulator of the workspace at `site` under the schedule checker's locks.
@@ -105,19 +136,21 @@ fn word(path: &Path) -> String {
 /// One that failed, or the time that ran out.
 pub(crate) fn many(
     binary: &Path,
+    on: On,
     programs: u64,
     from: u64,
     minutes: Option<u32>,
 ) -> Result<(), Failure> {
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    println!("sim: {programs} programs from seed {from} on, by {workers} processes");
+    println!("sim: {programs} programs on {on:?} from seed {from} on, by {workers} processes");
     let start_ns = clock::now_ns();
     let share = programs.div_ceil(workers);
     let mut children = Vec::new();
     for worker in 0..workers {
         let numbers = [(from + worker).to_string(), share.to_string(), workers.to_string()];
         let [from, count, step] = &numbers;
-        let words = ["--from", from, "--count", count, "--step", step];
+        let numbers = ["--from", from, "--count", count, "--step", step];
+        let words = [on.words(), &numbers].concat();
         let mut command = program(&word(binary), words);
         if let Some(minutes) = minutes {
             // What a schedule checker says of how to go on is not for a run that may fail.
@@ -156,6 +189,8 @@ fn ended(mut child: Child, command: &Command) -> Result<String, Failure> {
     match status.success() {
         true => Ok(told),
         false if told.is_empty() => Err(Failure::new(format!("{status}: {}", line(command)))),
-        false => Err(Failure::new(format!("{told}\nrun cargo xtask sim --seed with its seed"))),
+        false => Err(Failure::new(format!(
+            "{told}\nrun cargo xtask sim, on the same, --seed with its seed"
+        ))),
     }
 }

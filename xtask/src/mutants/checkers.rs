@@ -92,7 +92,8 @@ impl<'a> Checkers<'a> {
         while done < self.programs {
             let programs = round.min(self.programs - done);
             let from = sim::fresh_seed()?;
-            if let Err(failure) = sim::many(&binary, programs, from, Some(MINUTES)) {
+            if let Err(failure) = sim::many(&binary, sim::On::Engine, programs, from, Some(MINUTES))
+            {
                 let failure = failure.to_string();
                 match self.fails_without_the_bug(&failure) {
                     Some(told) => self.unsound.lock().push(told),
