@@ -16,8 +16,9 @@ use mpage_locks::Mutex;
 use rangemap::RangeSet;
 
 use crate::error::Result;
+use crate::features::LARGE_FILE;
 use crate::group::{self, Group};
-use crate::inode::{Inode, InodeNumber};
+use crate::inode::{FileKind, Inode, InodeNumber};
 use crate::layers::{Attempt, Block};
 use crate::space::Space;
 use crate::superblock::{self, RawSuperblock};
@@ -132,6 +133,10 @@ impl<'a> Change<'a> {
         let InodePlace { block, at } = self.inode_place(inode.number)?;
         let (sb, end) = (self.sb, at + self.sb.inode_bytes);
         inode.store(sb, &mut self.edit(block)?[at..end]);
+        let is_large = inode.kind == FileKind::Regular && inode.size > i32::MAX as u64;
+        if is_large && !sb.features.ro_compat(LARGE_FILE) {
+            self.edit_superblock(RawSuperblock::set_large_file)?;
+        }
         if !self.touched.contains(&inode.number) {
             self.touched.push(inode.number);
         }

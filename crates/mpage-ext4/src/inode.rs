@@ -355,14 +355,24 @@ impl Inode {
         }
     }
 
-    /// The most bytes that its map can hold.
+    /// The most bytes that its map can hold, and its count of sectors. Linux: `ext4_max_size()` and
+    /// `ext4_max_bitmap_size()`, fs/ext4/super.c.
     pub(crate) fn size_max(&self, sb: &Superblock) -> u64 {
         let block = sb.block_bytes;
-        if self.has_extents() {
-            return (u64::from(u32::MAX)) * block;
-        }
         let in_block = block / 4;
-        (12 + in_block + in_block.pow(2) + in_block.pow(3)).min(u32::MAX.into()) * block
+        let (numbers, of_map) = match self.has_extents() {
+            true => (u64::from(u32::MAX), 0),
+            false => {
+                let levels =
+                    [1, 2, 3].map(|level| (0..level).map(|n| in_block.pow(n)).sum::<u64>());
+                (12 + in_block + in_block.pow(2) + in_block.pow(3), levels.iter().sum())
+            }
+        };
+        let counted = match sb.features.ro_compat(HUGE_FILE) {
+            true => u64::MAX,
+            false => u64::from(u32::MAX) / (block / 512) - of_map,
+        };
+        numbers.min(u32::MAX.into()).min(counted) * block
     }
 }
 

@@ -7,7 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{CSUM_SEED, Features, META_BG, METADATA_CSUM, RECOVER, SIXTY_FOUR_BIT};
+use crate::features::{
+    CSUM_SEED, Features, LARGE_FILE, META_BG, METADATA_CSUM, RECOVER, SIXTY_FOUR_BIT,
+};
 use crate::inode::Timestamp;
 
 /// Where it is in the image, in bytes.
@@ -237,6 +239,11 @@ impl RawSuperblock {
         let clean = if is_clean { CLEAN } else { 0 };
         self.state = (self.state.get() | clean).into();
         self.wtime = low_seconds(now);
+    }
+
+    /// Says that a file may have 2 GiB or more.
+    pub(crate) fn set_large_file(&mut self) {
+        self.feature_ro_compat = (self.feature_ro_compat.get() | LARGE_FILE).into();
     }
 
     /// Says how much is free.
