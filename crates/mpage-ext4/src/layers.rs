@@ -15,6 +15,7 @@
 //! See docs/ext4-transactions.md, "A change" and "Memory".
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::Arc;
 
 use mpage::units::BlockSize;
@@ -103,9 +104,10 @@ impl Layers {
 
     /// The content of block `number`, which is a block of the image that no transaction has.
     pub(crate) fn look(&self, number: u64) -> Attempt<Block> {
-        let mut bytes = vec![0; self.block_bytes()];
-        match self.device.try_read_at(&mut bytes, number * self.block.bytes()) {
-            Some(count) if count == bytes.len() => return Ok(bytes.into()),
+        let mut block: Block = iter::repeat_n(0, self.block_bytes()).collect();
+        let bytes = Arc::get_mut(&mut block).expect("nobody else has it");
+        match self.device.try_read_at(bytes, number * self.block.bytes()) {
+            Some(count) if count == bytes.len() => return Ok(block),
             Some(_) => {
                 return Err(Error::corrupt(format!("block {number} is behind the image")).into());
             }
