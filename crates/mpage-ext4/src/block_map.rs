@@ -53,12 +53,29 @@ pub(crate) fn remove(
     }
 }
 
-/// Stub.
-pub(crate) fn nodes_for(_: &Superblock, _: &Inode, _runs: u64, blocks: u64) -> u64 {
-    blocks
+/// Makes what is mapped among `blocks` unwritten; what touches too much for one change is left, as
+/// by [`remove`].
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` of a file without extents; `ENOSPC` when the map has to be split and there is no
+/// room for that; `Corrupt`.
+pub(crate) fn unwrite(
+    change: &mut Change<'_>,
+    inode: &mut Inode,
+    blocks: Range<u64>,
+) -> Attempt<Option<u64>> {
+    match inode.has_extents() {
+        true => extents::unwrite(change, inode, blocks),
+        false => Err(indirect::no_unwritten(inode).into()),
+    }
 }
 
-/// Stub.
-pub(crate) fn unwrite(_: &mut Change<'_>, _: &mut Inode, _: Range<u64>) -> Attempt<Option<u64>> {
-    unimplemented!()
+/// The most blocks that the map of `inode` may need for itself to take in `blocks` blocks of the
+/// file, which are in `runs` runs, wherever their places are.
+pub(crate) fn nodes_for(sb: &Superblock, inode: &Inode, runs: u64, blocks: u64) -> u64 {
+    match inode.has_extents() {
+        true => extents::nodes_for(sb, inode, runs, blocks),
+        false => indirect::nodes_for(sb, runs, blocks),
+    }
 }

@@ -106,6 +106,11 @@ impl<'a> Change<'a> {
         (changed, std::mem::take(&mut self.counts))
     }
 
+    /// Blocks that it has written.
+    pub(crate) fn written(&self) -> usize {
+        self.view.own.len()
+    }
+
     /// The content of block `number` of the image, to be changed. The checksum is the caller's to
     /// set.
     pub(crate) fn edit(&mut self, number: u64) -> Attempt<&mut [u8]> {

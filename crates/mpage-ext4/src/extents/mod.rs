@@ -13,10 +13,10 @@ use mpage::{Extent, Place};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::change::Change;
 use crate::error::{Error, Result};
 use crate::inode::Inode;
 use crate::layers::Attempt;
+use crate::superblock::Superblock;
 use crate::view::View;
 
 /// Levels above the leaves at most: four entries, then 84 a node of 1 KiB, hold all blocks.
@@ -55,6 +55,11 @@ struct RawIndex {
     leaf_hi: U16,
     unused: U16,
 }
+
+mod edit;
+mod tree;
+
+pub(crate) use edit::{insert, nodes_for, remove, unwrite};
 
 /// A node, its header checked.
 struct Node<'a> {
@@ -103,6 +108,12 @@ pub(crate) fn find(view: &View<'_>, inode: &Inode, block: u64) -> Attempt<Extent
     }
     // Before the first entry of a node there is nothing.
     Ok(Extent::hole(FileBlock(block), blocks.end - block))
+}
+
+/// Entries that a node that fills a block has room for.
+fn entries_max(sb: &Superblock) -> usize {
+    // A checksum follows them.
+    (usize::try_from(sb.block_bytes).expect("at most a page") - ENTRY - 4) / ENTRY
 }
 
 /// Checks the checksum behind the entries of a node that fills a block.
@@ -196,14 +207,4 @@ impl RawExtent {
         let place = if written { Place::Mapped(to) } else { Place::Unwritten(to) };
         Ok(Extent { place, ..Extent::mapped(first, to, count.into()) })
     }
-}
-
-/// See [`block_map::insert`](crate::block_map::insert).
-pub(crate) fn insert(_: &mut Change<'_>, _: &mut Inode, _: &Extent) -> Attempt<()> {
-    unimplemented!()
-}
-
-/// See [`block_map::remove`](crate::block_map::remove).
-pub(crate) fn remove(_: &mut Change<'_>, _: &mut Inode, _: Range<u64>) -> Attempt<Option<u64>> {
-    unimplemented!()
 }
