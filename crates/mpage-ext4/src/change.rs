@@ -212,11 +212,11 @@ impl<'a> Change<'a> {
         let _new = self.freed_inodes.insert(inode);
     }
 
-    /// Some of `blocks` that are free and must not be used yet: another claimed them, or they were
-    /// freed a moment ago.
+    /// The first of `blocks` that are free and must not be used yet: another claimed them, or they
+    /// were freed a moment ago.
     pub(crate) fn unusable_in(&self, blocks: &Range<u64>) -> Option<Range<u64>> {
         let own = self.freed.overlapping(blocks).next().cloned();
-        own.or_else(|| self.view.unusable_in(self.space, blocks))
+        first_of([own, self.view.unusable_in(self.space, blocks)])
     }
 
     /// True when `inode` was freed a moment ago.
@@ -226,12 +226,17 @@ impl<'a> Change<'a> {
 }
 
 impl View<'_> {
-    /// Some of `blocks` that are free and must not be used yet.
+    /// The first of `blocks` that are free and must not be used yet.
     pub(crate) fn unusable_in(
         &self,
         space: &Mutex<Space>,
         blocks: &Range<u64>,
     ) -> Option<Range<u64>> {
-        self.transactions.freed_in(blocks).or_else(|| space.lock().claimed_in(blocks))
+        first_of([self.transactions.freed_in(blocks), space.lock().claimed_in(blocks)])
     }
+}
+
+/// The run that begins first.
+fn first_of(runs: [Option<Range<u64>>; 2]) -> Option<Range<u64>> {
+    runs.into_iter().flatten().min_by_key(|run| run.start)
 }

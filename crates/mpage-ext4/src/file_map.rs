@@ -51,12 +51,10 @@ impl FileMap {
 
     /// The run that holds `block`, from there on.
     fn find(&self, view: &View<'_>, block: u64) -> Attempt<Extent> {
-        if let Some(claimed) = self.open.lock().claims.find(block) {
-            return Ok(claimed);
-        }
         let inode = self.inode(view)?;
         let run = block_map::find(view, &inode, block)?;
-        Ok(before_claims(&self.open.lock(), run, block))
+        let state = self.open.lock();
+        Ok(state.claims.find(block).unwrap_or_else(|| before_claims(&state, run, block)))
     }
 
     /// As [`find`](Self::find); what has no place gets one.
@@ -66,9 +64,13 @@ impl FileMap {
         match run.place {
             Place::Mapped(_) => Ok(run),
             Place::Unwritten(to) => {
+                let end = block + run.count.min(request.count);
                 let mut state = self.open.lock();
-                let end = run.first.0 + run.count.min(request.count);
-                state.convert(block..end, to.0 + (block - run.first.0));
+                if let Some(claimed) = state.claims.find(block) {
+                    return Ok(claimed);
+                }
+                let end = state.claims.first_in(&(block..end)).unwrap_or(end);
+                state.convert(block..end, to.0);
                 Ok(Extent { count: end - block, ..run })
             }
             Place::Hole => self.claim(view, run),
@@ -80,8 +82,14 @@ impl FileMap {
         let block = hole.first.0;
         let goal = self.goal(view, block)?;
         let mut state = self.open.lock();
+        // Another walk may have come to a page before this one's.
+        if let Some(claimed) = state.claims.find(block) {
+            return Ok(claimed);
+        }
+        let end = hole.first.0.saturating_add(hole.count);
+        let end = state.claims.first_in(&(block..end)).unwrap_or(end);
         let delayed = state.delayed.get(&block).map_or(block + 1, |run| run.end);
-        let count = (delayed - block).min(hole.count).min(CLAIM_MAX);
+        let count = (delayed.min(end) - block).min(CLAIM_MAX);
         let run = balloc::claim(view, &self.metadata.space, goal, count)?;
         let blocks = block..block + (run.end - run.start);
         state.claim(&mut self.metadata.space.lock(), blocks, run.start);

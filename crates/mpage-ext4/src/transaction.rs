@@ -87,9 +87,10 @@ impl Transactions {
         self.newest_first().find_map(|each| each.changed.blocks.get(&number))
     }
 
-    /// Some of `blocks` that a transaction freed.
+    /// The first run of `blocks` that a transaction freed.
     pub(crate) fn freed_in(&self, blocks: &Range<u64>) -> Option<Range<u64>> {
-        self.newest_first().find_map(|each| each.changed.freed_in(blocks))
+        let freed = self.newest_first().filter_map(|each| each.changed.freed_in(blocks));
+        freed.min_by_key(|run| run.start)
     }
 
     /// True when a transaction freed `inode`.
