@@ -180,6 +180,14 @@ impl FileMap {
     }
 }
 
+/// `run` for a reader: what is not settled has no data yet.
+fn to_read(run: Extent) -> Extent {
+    match run.place {
+        Place::Mapped(to) if run.fresh => Extent { place: Place::Unwritten(to), ..run },
+        _ => run,
+    }
+}
+
 /// What one change of [`FileMap::bring_up_to_date`] did.
 struct Step {
     runs: Vec<Settled>,
@@ -232,7 +240,7 @@ fn size_on_device(
 impl GetBlock for FileMap {
     fn get_block(&self, request: &MapRequest) -> mpage::Result<Extent> {
         let find = |view: &View<'_>| match request.purpose {
-            Purpose::Read => self.find(view, request.first.0),
+            Purpose::Read => Ok(to_read(self.find(view, request.first.0)?)),
             Purpose::Write => self.find_to_write(view, request),
         };
         if request.may_wait {
