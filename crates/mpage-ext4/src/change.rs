@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::group::{self, Group};
 use crate::inode::{Inode, InodeNumber};
 use crate::layers::{Attempt, Block};
+use crate::orphan::{self, Orphans};
 use crate::space::Space;
 use crate::superblock::{self, RawSuperblock};
 use crate::transaction::Changed;
@@ -35,6 +36,9 @@ pub(crate) struct Change<'a> {
     pub(crate) touched: Vec<InodeNumber>,
     /// Blocks that it may still take of those that are reserved.
     pub(crate) allowance: u64,
+    pub(crate) orphans: &'a Orphans,
+    /// What becomes of them.
+    pub(crate) orphan_edits: orphan::Edits,
 }
 
 /// What a change does to the counts of [`Space`].
@@ -75,7 +79,7 @@ impl<'a> Deref for Change<'a> {
 
 impl<'a> Change<'a> {
     /// A change of what `view` shows, which changes nothing yet.
-    pub(crate) fn new(view: View<'a>, space: &'a Mutex<Space>) -> Change<'a> {
+    pub(crate) fn new(view: View<'a>, space: &'a Mutex<Space>, orphans: &'a Orphans) -> Change<'a> {
         Change {
             view,
             space,
@@ -84,6 +88,8 @@ impl<'a> Change<'a> {
             freed_inodes: HashSet::new(),
             touched: Vec::new(),
             allowance: 0,
+            orphans,
+            orphan_edits: orphan::Edits::default(),
         }
     }
 
@@ -148,9 +154,8 @@ impl<'a> Change<'a> {
 
     /// Changes the superblock.
     pub(crate) fn edit_superblock(&mut self, edit: impl FnOnce(&mut RawSuperblock)) -> Attempt<()> {
-        let block_bytes = self.sb.block_bytes;
-        let at = usize::try_from(superblock::OFFSET % block_bytes).expect("inside a block");
-        let bytes = &mut self.edit(superblock::OFFSET / block_bytes)?[at..at + superblock::LEN];
+        let (block, at) = superblock::place(self.sb);
+        let bytes = &mut self.edit(block)?[at..at + superblock::LEN];
         let mut raw = RawSuperblock::of(bytes)?;
         edit(&mut raw);
         raw.set_checksum();

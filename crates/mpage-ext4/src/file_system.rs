@@ -100,7 +100,15 @@ impl FileSystem {
         }
         let metadata = Arc::new(metadata);
         let (cache, dev, files) = (Arc::clone(cache), Arc::clone(dev), Mutex::default());
-        Ok(FileSystem { cache, dev, metadata, block, device, files })
+        let fs = FileSystem { cache, dev, metadata, block, device, files };
+        if fs.metadata.read_only().is_none() {
+            match fs.finish_orphans() {
+                // Then nothing is written any more.
+                Err(error) if error.kind != ErrorKind::Corrupt => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(fs)
     }
 
     /// The names of the features for which the image must not be written by this implementation;
@@ -170,6 +178,11 @@ impl FileSystem {
         files.retain(|_, open| open.strong_count() > 0);
         let _closed = files.insert(inode.number, Arc::downgrade(&mapping));
         Ok(mapping)
+    }
+
+    /// True when somebody has `inode` open.
+    pub(crate) fn is_open(&self, inode: InodeNumber) -> bool {
+        self.files.lock().get(&inode).is_some_and(|open| open.strong_count() > 0)
     }
 
     /// Makes everything durable, and the image such that it need not be checked.

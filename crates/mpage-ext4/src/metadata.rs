@@ -15,6 +15,7 @@ use crate::change::Change;
 use crate::commit::Commits;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layers::{Attempt, Layers, Stop};
+use crate::orphan::Orphans;
 use crate::space::Space;
 use crate::superblock::Superblock;
 use crate::transaction::{Changed, Transactions};
@@ -31,6 +32,7 @@ pub(crate) struct Metadata {
     pub(crate) transactions: RwLock<Transactions>,
     pub(crate) space: Mutex<Space>,
     pub(crate) commits: Commits,
+    pub(crate) orphans: Orphans,
     /// Blocks that the running transaction may have.
     blocks_max: usize,
     /// Why nothing may be written.
@@ -47,6 +49,7 @@ impl Metadata {
             transactions: RwLock::default(),
             space: Mutex::default(),
             commits: Commits::default(),
+            orphans: Orphans::default(),
             blocks_max: blocks_max.max(2 * CHANGE_BLOCKS_MAX),
             read_only: OnceLock::new(),
         }
@@ -167,9 +170,10 @@ impl Metadata {
                 continue;
             }
             let view = self.view(&transactions);
-            let mut change = Change::new(view, &self.space);
+            let mut change = Change::new(view, &self.space, &self.orphans);
             match operation(&mut change) {
                 Ok(result) => {
+                    change.orphan_edits.apply(&self.orphans);
                     let (changed, counts) = change.finish();
                     counts.apply(&mut self.space.lock(), &changed);
                     self.apply(&mut transactions, changed);

@@ -14,6 +14,9 @@ pub(crate) const OFFSET: u64 = 1024;
 /// Its length in bytes.
 pub(crate) const LEN: usize = 1024;
 
+/// The `state` bit of an image that was found to be damaged.
+pub(crate) const ERRORS: u16 = 0x2;
+
 const MAGIC: u16 = 0xef53;
 const CHECKSUM_AT: usize = LEN - 4;
 /// The largest block: a page of the cache.
@@ -153,6 +156,12 @@ pub(crate) struct Superblock {
 
 /// `s_flags`: directory hashes take names as unsigned bytes.
 const UNSIGNED_HASH: u32 = 0x2;
+
+/// The block that it is in, and the byte of that at which it begins.
+pub(crate) fn place(sb: &Superblock) -> (u64, usize) {
+    let at = usize::try_from(OFFSET % sb.block_bytes).expect("inside a block");
+    (OFFSET / sb.block_bytes, at)
+}
 
 impl RawSuperblock {
     /// Reads one from [`LEN`] bytes.
