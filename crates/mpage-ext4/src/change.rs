@@ -20,6 +20,7 @@ use crate::features::LARGE_FILE;
 use crate::group::{self, Group};
 use crate::inode::{FileKind, Inode, InodeNumber};
 use crate::layers::{Attempt, Block};
+use crate::orphan::{self, Orphans};
 use crate::space::Space;
 use crate::superblock::{self, RawSuperblock};
 use crate::transaction::Changed;
@@ -38,6 +39,9 @@ pub(crate) struct Change<'a> {
     pub(crate) only_times: bool,
     /// Blocks that it may still take of those that are reserved.
     pub(crate) allowance: u64,
+    pub(crate) orphans: &'a Orphans,
+    /// What becomes of them.
+    pub(crate) orphan_edits: orphan::Edits,
 }
 
 /// What a change does to the counts of [`Space`].
@@ -78,7 +82,7 @@ impl<'a> Deref for Change<'a> {
 
 impl<'a> Change<'a> {
     /// A change of what `view` shows, which changes nothing yet.
-    pub(crate) fn new(view: View<'a>, space: &'a Mutex<Space>) -> Change<'a> {
+    pub(crate) fn new(view: View<'a>, space: &'a Mutex<Space>, orphans: &'a Orphans) -> Change<'a> {
         Change {
             view,
             space,
@@ -88,6 +92,8 @@ impl<'a> Change<'a> {
             touched: Vec::new(),
             only_times: false,
             allowance: 0,
+            orphans,
+            orphan_edits: orphan::Edits::default(),
         }
     }
 
@@ -169,9 +175,8 @@ impl<'a> Change<'a> {
         &mut self,
         edit: impl FnOnce(&mut RawSuperblock) -> T,
     ) -> Attempt<T> {
-        let block_bytes = self.sb.block_bytes;
-        let at = usize::try_from(superblock::OFFSET % block_bytes).expect("inside a block");
-        let bytes = &mut self.edit(superblock::OFFSET / block_bytes)?[at..at + superblock::LEN];
+        let (block, at) = superblock::place(self.sb);
+        let bytes = &mut self.edit(block)?[at..at + superblock::LEN];
         let mut raw = RawSuperblock::of(bytes)?;
         let result = edit(&mut raw);
         raw.set_checksum();

@@ -7,8 +7,13 @@
 //! A block of a hashed directory that belongs to its index looks like one that is all free; only
 //! block 0 has entries besides: `.` and `..`.
 //!
+//! How blocks and directories are changed is in `leaf` and `edit`.
+//!
 //! Linux: Documentation/filesystems/ext4/directory.rst; `__ext4_check_dir_entry()`, fs/ext4/dir.c;
 //! `ext4_search_dir()`, fs/ext4/namei.c.
+
+mod edit;
+mod leaf;
 
 use std::ops::Range;
 
@@ -16,15 +21,17 @@ use mpage::Place;
 use mpage::units::FileBlock;
 use mpage_block::Errno;
 use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::block_map;
+pub(crate) use self::edit::{append, insert, is_empty, make, parent, remove, set, set_parent};
+pub(crate) use self::leaf::Name;
 use crate::error::{Error, Result};
 use crate::features::{DIR_INDEX, FILETYPE};
 use crate::inode::{FileKind, INDEX_FLAG, Inode, InodeNumber};
 use crate::layers::{Attempt, Block};
 use crate::superblock::Superblock;
 use crate::view::View;
+use crate::{block_map, htree};
 
 /// Bytes of a name at most.
 pub(crate) const NAME_MAX: usize = 255;
@@ -36,7 +43,7 @@ const ENTRY_MIN: usize = 12;
 const TAIL: usize = 12;
 
 /// An entry as it is on the device, up to its name.
-#[derive(FromBytes, KnownLayout, Immutable)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct RawEntry {
     inode: U32,
@@ -46,7 +53,7 @@ struct RawEntry {
 }
 
 /// What ends a block with checksums.
-#[derive(FromBytes, KnownLayout, Immutable)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct RawTail {
     inode: U32,
@@ -89,6 +96,8 @@ impl Part {
 /// A block of entries, its tail checked.
 pub(crate) struct Leaf {
     pub(crate) part: Part,
+    /// The block of the image.
+    place: u64,
     bytes: Block,
     /// Where the entries end.
     end: usize,
@@ -98,11 +107,15 @@ pub(crate) struct Leaf {
 ///
 /// # Errors
 ///
-/// `ENOTDIR` of any other file; `Corrupt`.
+/// `ENOTDIR` of any other file; `ENOENT` when it was removed; `Corrupt`.
 pub(crate) fn inode(view: &View<'_>, number: InodeNumber) -> Attempt<Inode> {
     let inode = view.inode(number)?;
     if inode.kind != FileKind::Directory {
         return Err(Error::errno(Errno::NOTDIR, format!("inode {number}")).into());
+    }
+    if inode.links == 0 {
+        let detail = format!("directory {number} was removed");
+        return Err(Error::errno(Errno::NOENT, detail).into());
     }
     if inode.size == 0 || !inode.size.is_multiple_of(view.sb.block_bytes) {
         let detail = format!("directory {number} has {} bytes", inode.size);
@@ -121,12 +134,12 @@ pub(crate) fn blocks(sb: &Superblock, directory: &Inode) -> u64 {
     directory.size / sb.block_bytes
 }
 
-/// Block `block` of `directory`, whatever it holds.
+/// Where block `block` of `directory` is in the image.
 ///
 /// # Errors
 ///
 /// `Corrupt` when it is a hole, was never written, or is behind the end.
-pub(crate) fn block(view: &View<'_>, directory: &Inode, block: u64) -> Attempt<Block> {
+pub(crate) fn place(view: &View<'_>, directory: &Inode, block: u64) -> Attempt<u64> {
     let part = Part { directory: directory.number, block };
     if block >= blocks(view.sb, directory) {
         return Err(part.corrupt("it is behind the end").into());
@@ -135,24 +148,52 @@ pub(crate) fn block(view: &View<'_>, directory: &Inode, block: u64) -> Attempt<B
     let Place::Mapped(_) = extent.place else {
         return Err(part.corrupt("it has no place on the device").into());
     };
-    let place = extent.device_block(FileBlock(block)).expect("it is mapped");
-    view.block(place.0, || format!("block {block} of directory {}", directory.number))
+    Ok(extent.device_block(FileBlock(block)).expect("it is mapped").0)
+}
+
+/// Block `block` of `directory`, whatever it holds.
+///
+/// # Errors
+///
+/// Those of [`place`].
+pub(crate) fn block(view: &View<'_>, directory: &Inode, block: u64) -> Attempt<Block> {
+    let place = place(view, directory, block)?;
+    view.block(place, || format!("block {block} of directory {}", directory.number))
+}
+
+/// A name that was found.
+pub(crate) struct Found {
+    /// The block that has it.
+    pub(crate) leaf: Leaf,
+    pub(crate) inode: InodeNumber,
 }
 
 /// The entry of `name` in `directory` as far as it is in `range`, a range of its blocks.
-pub(crate) fn find(
+pub(crate) fn find_in(
     view: &View<'_>,
     directory: &Inode,
     name: &[u8],
     range: Range<u64>,
-) -> Attempt<Option<InodeNumber>> {
+) -> Attempt<Option<Found>> {
     for block in range {
-        let found = Leaf::read(view, directory, block)?.find(view.sb, name)?;
-        if found.is_some() {
-            return Ok(found);
+        let leaf = Leaf::read(view, directory, block)?;
+        if let Some(inode) = leaf.find(view.sb, name)? {
+            return Ok(Some(Found { leaf, inode }));
         }
     }
     Ok(None)
+}
+
+/// The entry of `name` in `directory`.
+///
+/// # Errors
+///
+/// `Corrupt`.
+pub(crate) fn find(view: &View<'_>, directory: &Inode, name: &[u8]) -> Attempt<Option<Found>> {
+    match is_hashed(view.sb, directory) {
+        true => htree::find(view, directory, name),
+        false => find_in(view, directory, name, 0..blocks(view.sb, directory)),
+    }
 }
 
 impl Leaf {
@@ -160,11 +201,9 @@ impl Leaf {
     ///
     /// # Errors
     ///
-    /// `Corrupt`, as those of [`block`], and when its tail or checksum is wrong.
+    /// `Corrupt`, as those of [`place`], and when its tail or checksum is wrong.
     pub(crate) fn read(view: &View<'_>, directory: &Inode, block: u64) -> Attempt<Leaf> {
-        let part = Part { directory: directory.number, block };
-        let bytes = self::block(view, directory, block)?;
-        let mut leaf = Leaf { part, end: bytes.len(), bytes };
+        let mut leaf = Leaf::unchecked(view, directory, block)?;
         if view.sb.has_checksums() {
             leaf.end -= TAIL;
             leaf.check_sum(directory)?;
@@ -176,11 +215,18 @@ impl Leaf {
     ///
     /// # Errors
     ///
-    /// Those of [`block`].
+    /// Those of [`place`].
     pub(crate) fn dots(view: &View<'_>, directory: &Inode) -> Attempt<Leaf> {
-        let bytes = block(view, directory, 0)?;
-        let part = Part { directory: directory.number, block: 0 };
-        Ok(Leaf { part, end: bytes.len(), bytes })
+        Leaf::unchecked(view, directory, 0)
+    }
+
+    /// Block `block` of `directory`, all of it entries.
+    fn unchecked(view: &View<'_>, directory: &Inode, block: u64) -> Attempt<Leaf> {
+        let part = Part { directory: directory.number, block };
+        let place = place(view, directory, block)?;
+        let name = || format!("block {block} of directory {}", directory.number);
+        let bytes = view.block(place, name)?;
+        Ok(Leaf { part, place, end: bytes.len(), bytes })
     }
 
     fn check_sum(&self, directory: &Inode) -> Result<()> {

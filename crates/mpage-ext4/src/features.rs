@@ -35,7 +35,7 @@ pub(crate) const GDT_CSUM: u32 = 0x10;
 pub(crate) const DIR_NLINK: u32 = 0x20;
 pub(crate) const EXTRA_ISIZE: u32 = 0x40;
 pub(crate) const METADATA_CSUM: u32 = 0x400;
-const ORPHAN_PRESENT: u32 = 0x10000;
+pub(crate) const ORPHAN_PRESENT: u32 = 0x10000;
 
 const FAST_COMMIT: u32 = 0x400;
 const BIGALLOC: u32 = 0x200;

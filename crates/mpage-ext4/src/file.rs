@@ -88,8 +88,9 @@ impl FileSystem {
                 return;
             }
         }
-        // What fails here is done by the next mount: the inode is an orphan.
-        if self.release(open.number).is_err() {
+        if self.metadata.orphans.lock().contains(&open.number) {
+            // What fails is done when the image is opened again: the inode stays an orphan.
+            let _later = self.release(open.number);
             return;
         }
         let mut closed = self.closed.lock();
@@ -101,6 +102,23 @@ impl FileSystem {
                 closed.push_back(oldest);
             }
         }
+    }
+
+    /// Forgets what is cached of a file that nobody has open and that has no name, written or not.
+    pub(crate) fn discard_file(&self, number: InodeNumber) {
+        let open = {
+            let mut all = self.metadata.open.lock();
+            match all.get(&number) {
+                Some(open) if open.lock().opens == 0 => all.remove(&number),
+                _ => None,
+            }
+        };
+        let Some(open) = open else { return };
+        if let Some(file) = open.file() {
+            // Blocks that it does not free are freed with the inode.
+            let _later = file.set_len(0);
+        }
+        open.set_file(None);
     }
 
     /// Forgets a file that nobody has open and of which nothing is dirty; false when it has to stay.
@@ -360,12 +378,5 @@ impl FileSystem {
             }
         }
         result
-    }
-}
-
-impl FileSystem {
-    /// Stub.
-    fn release(&self, _: InodeNumber) -> Result<()> {
-        Ok(())
     }
 }

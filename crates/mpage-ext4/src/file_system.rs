@@ -156,7 +156,12 @@ impl FileSystem {
         let was_clean =
             self.metadata.change(|change| change.edit_superblock(|sb| sb.begin(now)))?;
         *self.marked.lock() = Some(was_clean);
-        self.metadata.commit(self.metadata.running())
+        self.metadata.commit(self.metadata.running())?;
+        match self.finish_orphans() {
+            // Then nothing is written any more.
+            Err(error) if error.kind != ErrorKind::Corrupt => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Why nothing may be written; `None` if it may.
@@ -241,6 +246,12 @@ impl FileSystem {
         if let Some(modified) = state.modified {
             (inode.modified, inode.changed) = (modified, modified);
         }
+    }
+
+    /// True when somebody has `inode` open.
+    pub(crate) fn is_open(&self, inode: InodeNumber) -> bool {
+        let open = self.metadata.open.lock().get(&inode).cloned();
+        open.is_some_and(|open| open.lock().opens > 0)
     }
 }
 

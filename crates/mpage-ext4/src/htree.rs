@@ -13,18 +13,24 @@
 //! Linux: Documentation/filesystems/ext4/directory.rst, "Hash Tree Directories"; `dx_probe()` and
 //! `ext4_htree_next_block()`, fs/ext4/namei.c. Differs: a damaged index is an error, not read as if
 //! it were none.
+//!
+//! How an index grows is in `grow`.
+
+mod grow;
 
 use std::iter;
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub(crate) use self::grow::{insert, make, set_parent};
 use crate::checksum::Checksum;
-use crate::directory::{self, Leaf, Part};
+use crate::directory::{self, Found, Leaf, Part};
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
-use crate::inode::{Inode, InodeNumber};
+use crate::inode::Inode;
 use crate::layers::{Attempt, Block};
+use crate::superblock::Superblock;
 use crate::view::View;
 
 /// Leaves of a chain at most. Each has many names of one hash, of 2^31: more are no accident.
@@ -40,7 +46,7 @@ const NODE_AT: usize = 8;
 const BLOCK_MASK: u32 = 0x0fff_ffff;
 
 /// What the root says of the whole.
-#[derive(FromBytes, KnownLayout, Immutable)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct RawInfo {
     reserved: U32,
@@ -58,7 +64,7 @@ struct RawEntry {
 }
 
 /// What the first entry has instead of a hash.
-#[derive(FromBytes, KnownLayout, Immutable)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct RawCounts {
     limit: U16,
@@ -66,7 +72,7 @@ struct RawCounts {
 }
 
 /// What follows the last entry that fits, with checksums.
-#[derive(FromBytes, KnownLayout, Immutable)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct RawTail {
     reserved: U32,
@@ -133,26 +139,27 @@ pub(crate) struct Walk<'a> {
     node: Option<Node>,
 }
 
-/// The inode that has `name` in hashed `directory`.
+/// Where hashed `directory` has `name`.
 ///
 /// # Errors
 ///
 /// `Corrupt`, of the index or of a leaf that was searched.
-pub(crate) fn find(
-    view: &View<'_>,
-    directory: &Inode,
-    name: &[u8],
-) -> Attempt<Option<InodeNumber>> {
+pub(crate) fn find(view: &View<'_>, directory: &Inode, name: &[u8]) -> Attempt<Option<Found>> {
     if name == b"." || name == b".." {
-        return Ok(Leaf::dots(view, directory)?.find(view.sb, name)?);
+        let leaf = Leaf::dots(view, directory)?;
+        let inode = leaf.find(view.sb, name)?;
+        return Ok(inode.map(|inode| Found { leaf, inode }));
     }
     let index = Index::read(view, directory)?;
     let major = index.hasher.hash(name).major;
     let mut walk = index.walk(major)?;
     for _ in 0..CHAIN_MAX {
-        let found = walk.leaf()?.find(view.sb, name)?;
-        if found.is_some() || walk.span().end != Some(major | 1) {
-            return Ok(found);
+        let leaf = walk.leaf()?;
+        if let Some(inode) = leaf.find(view.sb, name)? {
+            return Ok(Some(Found { leaf, inode }));
+        }
+        if walk.span().end != Some(major | 1) {
+            return Ok(None);
         }
         let _more = walk.advance()?;
     }
@@ -281,7 +288,7 @@ impl Node {
         let (counts, _) = RawCounts::ref_from_prefix(&bytes[place.start..]).expect("it has room");
         let (limit, count) = (usize::from(counts.limit.get()), usize::from(counts.count.get()));
         let has_checksums = view.sb.has_checksums();
-        let room = (bytes.len() - place.start) / ENTRY - usize::from(has_checksums);
+        let room = room(view.sb, bytes.len(), place.start);
         if limit != room || count == 0 || count > limit {
             let detail = format!("it has {count} entries of {limit}, with room for {room}");
             return Err(part.corrupt(detail));
@@ -346,6 +353,16 @@ impl Node {
 /// checksum.
 fn is_sum_right(seed: Checksum, bytes: &[u8], start: usize, count: usize) -> bool {
     let (_, tail) = RawTail::ref_from_suffix(bytes).expect("a block is longer");
+    tail.checksum == right_sum(seed, bytes, start, count)
+}
+
+fn right_sum(seed: Checksum, bytes: &[u8], start: usize, count: usize) -> u32 {
+    let (_, tail) = RawTail::ref_from_suffix(bytes).expect("a block is longer");
     let entries = &bytes[..start + count * ENTRY];
-    tail.checksum == seed.of(entries).of(tail.reserved.as_bytes()).of(&[0; 4]).0
+    seed.of(entries).of(tail.reserved.as_bytes()).of(&[0; 4]).0
+}
+
+/// Entries for which a node has room that begins at `start` of a block.
+fn room(sb: &Superblock, block_bytes: usize, start: usize) -> usize {
+    (block_bytes - start) / ENTRY - usize::from(sb.has_checksums())
 }

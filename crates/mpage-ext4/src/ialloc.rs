@@ -53,6 +53,14 @@ impl View<'_> {
     }
 }
 
+/// An inode that was taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) number: InodeNumber,
+    /// Of the file that had it before.
+    pub(crate) generation: u32,
+}
+
 /// Takes an inode for a new file in `parent`. All its bytes are zero.
 ///
 /// # Errors
@@ -62,7 +70,7 @@ pub(crate) fn allocate(
     change: &mut Change<'_>,
     parent: InodeNumber,
     kind: FileKind,
-) -> Attempt<InodeNumber> {
+) -> Attempt<Taken> {
     let first = match kind {
         FileKind::Directory => group_for_directory(change, parent)?,
         _ => change.group_of_inode(parent),
@@ -73,8 +81,8 @@ pub(crate) fn allocate(
         if group.free_inodes == 0 {
             continue;
         }
-        if let Some(number) = take_in(change, group, kind)? {
-            return Ok(number);
+        if let Some(taken) = take_in(change, group, kind)? {
+            return Ok(taken);
         }
     }
     Err(Error::errno(Errno::NOSPC, "all inodes are in use").into())
@@ -104,11 +112,7 @@ fn group_for_directory(view: &View<'_>, parent: InodeNumber) -> Attempt<u64> {
     Ok(best.1)
 }
 
-fn take_in(
-    change: &mut Change<'_>,
-    mut group: Group,
-    kind: FileKind,
-) -> Attempt<Option<InodeNumber>> {
+fn take_in(change: &mut Change<'_>, mut group: Group, kind: FileKind) -> Attempt<Option<Taken>> {
     let sb = change.sb;
     let per_group = sb.inodes_per_group as usize;
     let number = |bit: usize| {
@@ -145,9 +149,10 @@ fn take_in(
     }
     change.put(group.inode_bitmap, bitmap);
     change.put_group(&group)?;
+    let generation = change.generation(inode)?;
     change.clear_inode(inode)?;
     change.note_used_inode();
-    Ok(Some(inode))
+    Ok(Some(Taken { number: inode, generation }))
 }
 
 /// Frees `inode`, which has no blocks and no names any more.
@@ -175,6 +180,16 @@ pub(crate) fn free(change: &mut Change<'_>, inode: &Inode) -> Attempt<()> {
     change.put_group(&group)?;
     change.note_freed_inode(inode.number);
     Ok(())
+}
+
+/// True when `inode` is in use.
+pub(crate) fn is_used(view: &View<'_>, inode: InodeNumber) -> Attempt<bool> {
+    if inode.0 > view.sb.inodes {
+        return Ok(false);
+    }
+    let group = view.group(view.group_of_inode(inode))?;
+    let bit = ((inode.0 - 1) % view.sb.inodes_per_group) as usize;
+    Ok(bitmap::is_set(&view.inode_bitmap(&group)?, bit))
 }
 
 /// Inodes that are free, and blocks, as the groups count them.

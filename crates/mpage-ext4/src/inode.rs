@@ -55,6 +55,19 @@ impl FileKind {
             _ => return None,
         })
     }
+
+    /// What a mode says of this kind.
+    pub(crate) fn mode(self) -> u16 {
+        match self {
+            FileKind::Regular => 0x8000,
+            FileKind::Directory => 0x4000,
+            FileKind::SymbolicLink => 0xa000,
+            FileKind::CharacterDevice => 0x2000,
+            FileKind::BlockDevice => 0x6000,
+            FileKind::Fifo => 0x1000,
+            FileKind::Socket => 0xc000,
+        }
+    }
 }
 
 /// A point in time.
@@ -97,6 +110,10 @@ impl Timestamp {
 pub(crate) const EXTENTS_FLAG: u32 = 0x8_0000;
 /// The directory has hashes.
 pub(crate) const INDEX_FLAG: u32 = 0x1000;
+/// Nothing of it may be changed.
+pub(crate) const IMMUTABLE_FLAG: u32 = 0x10;
+/// It may only grow.
+pub(crate) const APPEND_FLAG: u32 = 0x20;
 /// The blocks are counted in blocks.
 const HUGE_FILE_FLAG: u32 = 0x4_0000;
 
@@ -145,6 +162,7 @@ struct RawInode {
 
 const WHOLE: usize = size_of::<RawInode>();
 const _: () = assert!(WHOLE == 160);
+const GENERATION_AT: usize = std::mem::offset_of!(RawInode, generation);
 const CHECKSUM_LO_AT: usize = 0x7c;
 const CHECKSUM_HI_AT: usize = 0x82;
 
@@ -248,15 +266,9 @@ impl Inode {
         now: Timestamp,
     ) -> Inode {
         let kind = FileKind::of_mode(mode).expect("a mode has a kind");
-        let mapped = matches!(kind, FileKind::Regular | FileKind::Directory);
-        let has_extents = mapped && sb.features.incompat(EXTENTS);
-        let mut block = [0; 60];
-        if has_extents {
-            block[..EMPTY_TREE.len()].copy_from_slice(&EMPTY_TREE);
-        }
         let seed = sb.checksum_seed.of(&number.0.to_le_bytes()).of(&generation.to_le_bytes());
         let extra = if sb.inode_bytes == SHORT { 0 } else { sb.extra_inode_bytes.into() };
-        Inode {
+        let mut inode = Inode {
             number,
             kind,
             mode,
@@ -265,8 +277,8 @@ impl Inode {
             size: 0,
             links: 0,
             sectors: 0,
-            flags: if has_extents { EXTENTS_FLAG } else { 0 },
-            block,
+            flags: 0,
+            block: [0; 60],
             generation,
             deleted: 0,
             attribute_block: 0,
@@ -276,6 +288,19 @@ impl Inode {
             created: (extra >= 0x14).then_some(now),
             checksum_seed: seed,
             behind: vec![0; sb.inode_bytes - SHORT - extra],
+        };
+        if matches!(kind, FileKind::Regular | FileKind::Directory) {
+            inode.set_empty_map(sb);
+        }
+        inode
+    }
+
+    /// Gives it a map without blocks.
+    pub(crate) fn set_empty_map(&mut self, sb: &Superblock) {
+        self.block = [0; 60];
+        if sb.features.incompat(EXTENTS) {
+            self.block[..EMPTY_TREE.len()].copy_from_slice(&EMPTY_TREE);
+            self.flags |= EXTENTS_FLAG;
         }
     }
 
@@ -355,6 +380,28 @@ impl Inode {
         }
     }
 
+    /// Makes `number` be that of this device file.
+    pub(crate) fn set_device(&mut self, number: u32) {
+        let at = if number >> 16 == 0 { 0 } else { 4 };
+        self.block[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    }
+
+    /// True when it has a map: it is a file with content, a directory, or a long symbolic link.
+    pub(crate) fn has_map(&self, sb: &Superblock) -> bool {
+        match self.kind {
+            FileKind::Regular | FileKind::Directory => true,
+            FileKind::SymbolicLink => !self.is_short_link(sb),
+            _ => false,
+        }
+    }
+
+    /// True when this symbolic link has its target in the inode: it has no room of its own. Linux:
+    /// `ext4_inode_is_fast_symlink()`.
+    pub(crate) fn is_short_link(&self, sb: &Superblock) -> bool {
+        let of_attributes = if self.attribute_block == 0 { 0 } else { sb.block_bytes / 512 };
+        self.sectors == of_attributes
+    }
+
     /// The most bytes that its map can hold, and its count of sectors. Linux: `ext4_max_size()` and
     /// `ext4_max_bitmap_size()`, fs/ext4/super.c.
     pub(crate) fn size_max(&self, sb: &Superblock) -> u64 {
@@ -391,6 +438,11 @@ impl RawInode {
         let in_blocks = self.flags.get() & HUGE_FILE_FLAG != 0;
         if in_blocks { count * (sb.block_bytes / 512) } else { count }
     }
+}
+
+/// The generation of the inode in `bytes`, which may hold anything.
+pub(crate) fn generation(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes(bytes[GENERATION_AT..GENERATION_AT + 4].try_into().expect("four bytes"))
 }
 
 /// The checksum of an inode, begun with its own `seed`.

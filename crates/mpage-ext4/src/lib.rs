@@ -1,7 +1,8 @@
 //! ext2, ext3 and ext4 images over the mpage cache.
 //!
 //! [`FileSystem`] opens an image that is all of a device: names, attributes and content are read
-//! through the cache, and a journal that was not closed is replayed first. Nothing else is written.
+//! through the cache, and a journal that was not closed is replayed first. Names and attributes are
+//! changed through it too.
 //!
 //! | part | modules |
 //! |---|---|
@@ -9,6 +10,8 @@
 //! | metadata in memory | `layers`, `view`, `metadata` |
 //! | files and their blocks | `inode`, `block_map`, `extents`, `indirect`, `symlink` |
 //! | names | `directory`, `htree`, `hash`, `names`, `listing` |
+//! | files that come, go and move | `create`, `link`, `unlink`, `rename`, `orphan`, `attributes` |
+//! | how much room there is | `statfs` |
 //! | extended attributes | `xattr`, `acl` |
 //! | a journal that was not closed | `journal` |
 //!
@@ -17,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod attributes;
 mod balloc;
 mod bitmap;
 mod block_map;
@@ -25,6 +29,7 @@ mod checksum;
 mod claims;
 mod commit;
 mod committer;
+mod create;
 mod directory;
 mod error;
 mod extents;
@@ -41,20 +46,29 @@ mod indirect;
 mod inode;
 mod journal;
 mod layers;
+mod link;
 mod listing;
 mod metadata;
 mod names;
 mod open_inode;
+mod orphan;
+mod rename;
 mod space;
+mod statfs;
 mod superblock;
 mod symlink;
 mod transaction;
 mod trim;
+mod unlink;
 mod view;
 mod xattr;
 
+pub use attributes::NewAttributes;
+pub use create::New;
 pub use error::{Error, ErrorKind, Result};
 pub use file::File;
 pub use file_system::{Attributes, FileSystem, Options};
 pub use inode::{FileKind, InodeNumber, Timestamp};
 pub use listing::{Cookie, DirectoryEntry, Listing};
+pub use rename::{At, Existing};
+pub use statfs::Room;

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inode::InodeNumber;
 use crate::layers::{Attempt, Layers, Stop};
 use crate::open_inode::OpenInode;
+use crate::orphan::Orphans;
 use crate::space::Space;
 use crate::superblock::Superblock;
 use crate::transaction::{Changed, Transactions};
@@ -36,6 +37,7 @@ pub(crate) struct Metadata {
     pub(crate) commits: Commits,
     /// The files that are in memory. Its lock comes behind the metadata lock.
     pub(crate) open: Mutex<HashMap<InodeNumber, Arc<OpenInode>>>,
+    pub(crate) orphans: Orphans,
     /// Blocks that the running transaction may have.
     blocks_max: usize,
     /// Why nothing may be written.
@@ -53,6 +55,7 @@ impl Metadata {
             space: Mutex::default(),
             commits: Commits::default(),
             open: Mutex::default(),
+            orphans: Orphans::default(),
             blocks_max: blocks_max.max(2 * CHANGE_BLOCKS_MAX),
             read_only: OnceLock::new(),
         }
@@ -173,10 +176,11 @@ impl Metadata {
                 continue;
             }
             let view = self.view(&transactions);
-            let mut change = Change::new(view, &self.space);
+            let mut change = Change::new(view, &self.space, &self.orphans);
             match operation(&mut change) {
                 Ok(result) => {
                     let (touched, more) = (change.take_touched(), !change.only_times);
+                    change.orphan_edits.apply(&self.orphans);
                     let (changed, counts) = change.finish();
                     counts.apply(&mut self.space.lock(), &changed);
                     self.apply(&mut transactions, changed);

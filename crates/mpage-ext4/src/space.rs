@@ -38,6 +38,11 @@ impl Space {
         self.unclaimed().saturating_sub(self.reserved)
     }
 
+    /// Blocks that are in use by nothing, and set aside for nothing.
+    pub(crate) fn unreserved(&self) -> u64 {
+        self.free.saturating_sub(self.held + self.claimed_count + self.reserved)
+    }
+
     /// Blocks that can be given away, those that are reserved included.
     fn unclaimed(&self) -> u64 {
         self.free.saturating_sub(self.freed + self.held + self.claimed_count)

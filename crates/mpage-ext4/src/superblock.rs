@@ -17,6 +17,9 @@ pub(crate) const OFFSET: u64 = 1024;
 /// Its length in bytes.
 pub(crate) const LEN: usize = 1024;
 
+/// The `state` bit of an image that was found to be damaged.
+pub(crate) const ERRORS: u16 = 0x2;
+
 const MAGIC: u16 = 0xef53;
 /// `s_state`: it was closed, and has no damage that is known.
 const CLEAN: u16 = 1;
@@ -158,6 +161,12 @@ pub(crate) struct Superblock {
 
 /// `s_flags`: directory hashes take names as unsigned bytes.
 const UNSIGNED_HASH: u32 = 0x2;
+
+/// The block that it is in, and the byte of that at which it begins.
+pub(crate) fn place(sb: &Superblock) -> (u64, usize) {
+    let at = usize::try_from(OFFSET % sb.block_bytes).expect("inside a block");
+    (OFFSET / sb.block_bytes, at)
+}
 
 impl RawSuperblock {
     /// Reads one from [`LEN`] bytes.

@@ -29,9 +29,7 @@ fn target(view: &View<'_>, inode: &Inode) -> Attempt<Vec<u8>> {
     }
     let corrupt = |what: &str| Error::corrupt(format!("{} {what}", name()));
     let len = usize::try_from(inode.size).unwrap_or(usize::MAX);
-    // One that is in the inode has no room of its own. Linux: `ext4_inode_is_fast_symlink()`.
-    let of_attributes = if inode.attribute_block == 0 { 0 } else { view.sb.block_bytes / 512 };
-    if inode.sectors == of_attributes {
+    if inode.is_short_link(view.sb) {
         let target = inode.block.get(..len);
         return Ok(target.ok_or_else(|| corrupt("is longer than an inode"))?.to_vec());
     }

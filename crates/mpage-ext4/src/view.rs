@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::balloc::Zone;
 use crate::error::Error;
 use crate::group::{self, Group};
-use crate::inode::{Inode, InodeNumber};
+use crate::inode::{self, Inode, InodeNumber};
 use crate::layers::{Attempt, Block, Layers};
-use crate::superblock::Superblock;
+use crate::superblock::{self, RawSuperblock, Superblock};
 use crate::transaction::Transactions;
 
 /// The metadata of an image, as one attempt at an operation sees it: the newest layer of each
@@ -67,6 +67,12 @@ impl View<'_> {
         Ok(Group::of(self.sb, number, &bytes[at..at + self.sb.descriptor_bytes])?)
     }
 
+    /// The superblock.
+    pub(crate) fn superblock(&self) -> Attempt<RawSuperblock> {
+        let (block, at) = superblock::place(self.sb);
+        Ok(RawSuperblock::of(&self.look(block)?[at..at + superblock::LEN])?)
+    }
+
     /// Where inode `number` is.
     ///
     /// # Errors
@@ -82,6 +88,13 @@ impl View<'_> {
         let block = group.inode_table + offset / self.sb.block_bytes;
         let at = usize::try_from(offset % self.sb.block_bytes).expect("inside a block");
         Ok(InodePlace { block, at })
+    }
+
+    /// The generation of inode `number`, whatever else that holds.
+    pub(crate) fn generation(&self, number: InodeNumber) -> Attempt<u32> {
+        let InodePlace { block, at } = self.inode_place(number)?;
+        let bytes = self.block(block, || format!("the table of inode {number}"))?;
+        Ok(inode::generation(&bytes[at..at + self.sb.inode_bytes]))
     }
 
     /// Inode `number`.

@@ -3,21 +3,25 @@
 //! Linux: Documentation/filesystems/ext4/attributes.rst; `ext4_xattr_get()`, fs/ext4/xattr.c.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use mpage_block::Errno;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::acl;
+use crate::change::Change;
 use crate::error::{Error, Result};
 use crate::file_system::FileSystem;
 use crate::inode::{Inode, InodeNumber};
 use crate::layers::Attempt;
 use crate::view::View;
+use crate::{acl, balloc};
 
 const MAGIC: u32 = 0xea02_0000;
 /// Bytes before the entries of a block.
 const BLOCK_HEADER: usize = 32;
+/// Where the header says how many inodes have the block.
+const USERS_AT: Range<usize> = 4..8;
 /// Where the checksum of a block is.
 const CHECKSUM_AT: Range<usize> = 0x10..0x14;
 
@@ -108,6 +112,35 @@ fn of_inode(view: &View<'_>, inode: &Inode) -> Attempt<Vec<Attribute>> {
     Ok(found)
 }
 
+/// Takes the block of attributes from `inode`, which is the caller's to write: frees it, unless
+/// other inodes have it too.
+///
+/// # Errors
+///
+/// `Corrupt`.
+pub(crate) fn drop_block(change: &mut Change<'_>, inode: &mut Inode) -> Attempt<()> {
+    let number = std::mem::take(&mut inode.attribute_block);
+    if number == 0 {
+        return Ok(());
+    }
+    inode.sectors = inode.sectors.saturating_sub(change.sb.block_bytes / 512);
+    let name = || format!("block {number}, of attributes of inode {}", inode.number);
+    let mut block = change.block(number, name)?;
+    check(change, number, &block)?;
+    let users = u32::from_le_bytes(block[USERS_AT].try_into().expect("four bytes"));
+    if users <= 1 {
+        return balloc::free(change, number..number + 1);
+    }
+    let bytes = Arc::make_mut(&mut block);
+    bytes[USERS_AT].copy_from_slice(&(users - 1).to_le_bytes());
+    if change.sb.has_checksums() {
+        let sum = right_sum(change, number, bytes);
+        bytes[CHECKSUM_AT].copy_from_slice(&sum);
+    }
+    change.put(number, block);
+    Ok(())
+}
+
 /// Checks the header of a block of attributes.
 fn check(view: &View<'_>, number: u64, block: &[u8]) -> Result<()> {
     let wrong = |what: &str| Err(Error::corrupt(format!("block {number}, of attributes, {what}")));
@@ -117,12 +150,17 @@ fn check(view: &View<'_>, number: u64, block: &[u8]) -> Result<()> {
     if !view.sb.has_checksums() {
         return Ok(());
     }
-    let (head, tail) = (&block[..CHECKSUM_AT.start], &block[CHECKSUM_AT.end..]);
-    let sum = view.sb.checksum_seed.of(&number.to_le_bytes()).of(head).of(&[0; 4]).of(tail);
-    match block[CHECKSUM_AT] == sum.0.to_le_bytes() {
+    match block[CHECKSUM_AT] == right_sum(view, number, block) {
         true => Ok(()),
         false => wrong("has a wrong checksum"),
     }
+}
+
+/// The checksum that block `number`, of attributes, has to have.
+fn right_sum(view: &View<'_>, number: u64, block: &[u8]) -> [u8; 4] {
+    let (head, tail) = (&block[..CHECKSUM_AT.start], &block[CHECKSUM_AT.end..]);
+    let seed = view.sb.checksum_seed;
+    seed.of(&number.to_le_bytes()).of(head).of(&[0; 4]).of(tail).0.to_le_bytes()
 }
 
 fn to_usize(inside: u64) -> usize {

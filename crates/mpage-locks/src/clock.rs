@@ -1,4 +1,4 @@
-//! Time. Monotonic, in nanoseconds since the process first asked.
+//! Time. Monotonic, in nanoseconds since the process first asked; and of the day.
 
 /// Nanoseconds since the first call in this process. Never goes back.
 ///

@@ -6,9 +6,10 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use mpage_ext4::{FileKind, FileSystem, InodeNumber};
+use mpage_ext4::{At, Existing, FileKind, FileSystem, InodeNumber, NewAttributes};
 
 use crate::image::{make, open, run};
+use crate::written::{FILE, OWNER, Written};
 
 /// Images of each kind, each damaged in another way.
 const IMAGES: u64 = 300;
@@ -22,6 +23,22 @@ fn plant(folder: &Path) {
     for n in 0..200 {
         pieces.write_all_at(&[7; 1024], n * 4096).unwrap();
     }
+}
+
+/// `image` with some bytes that are wrong.
+fn damage(image: &[u8], seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut damaged = image.to_vec();
+    for _ in 0..random.usize(1..20) {
+        let at = 1024 + random.usize(..FRONT.min(image.len()) - 1024);
+        damaged[at] = match random.u8(..4) {
+            0 => 0,
+            1 => 255,
+            2 => damaged[at] ^ (1 << random.u8(..8)),
+            _ => random.u8(..),
+        };
+    }
+    damaged
 }
 
 /// Reads all that there is to read of the first inodes.
@@ -55,18 +72,7 @@ fn a_damaged_image_is_an_error_or_read_as_far_as_it_is_right() {
     for options in kinds {
         let image = make(folder.path(), "2M", options);
         for seed in 0..IMAGES {
-            let mut random = fastrand::Rng::with_seed(seed);
-            let mut damaged = image.clone();
-            for _ in 0..random.usize(1..20) {
-                let at = 1024 + random.usize(..FRONT.min(image.len()) - 1024);
-                damaged[at] = match random.u8(..4) {
-                    0 => 0,
-                    1 => 255,
-                    2 => damaged[at] ^ (1 << random.u8(..8)),
-                    _ => random.u8(..),
-                };
-            }
-            if let Ok(opened) = open(&damaged) {
+            if let Ok(opened) = open(&damage(&image, seed)) {
                 read_all(&opened.fs);
             }
         }
@@ -95,5 +101,51 @@ fn checksums_find_every_damaged_inode_and_descriptor() {
         damaged[at] ^= 0x10;
         let found = open(&damaged).map(|opened| opened.fs.attributes(InodeNumber(number)).is_err());
         assert!(found.unwrap_or(true), "byte {at}");
+    }
+}
+
+/// Changes what there is to be changed, as far as it goes.
+fn change_all(fs: &FileSystem) {
+    let root = InodeNumber::ROOT;
+    for number in 0..40 {
+        let name = format!("a name of some length, {number}").into_bytes();
+        let _made = fs.create(root, &name, &FILE);
+        let _folder = fs.mkdir(root, &name[1..], 0o755, OWNER);
+        let _link = fs.symlink(root, &name[2..], &name.repeat(20), OWNER);
+        let from = At { parent: root, name: &name };
+        let to = At { parent: root, name: &name[3..] };
+        let _moved = fs.rename(from, to, Existing::Replace);
+        let _linked = fs.link(InodeNumber(number), root, &name[4..]);
+        let _changed = fs.set_attributes(InodeNumber(number), &NewAttributes::default());
+    }
+    for name in ["small", "long", "pieces", "lost+found"] {
+        let _gone = fs.unlink(root, name.as_bytes());
+        let _empty = fs.rmdir(root, name.as_bytes());
+    }
+    let _room = fs.statfs();
+    let _closed = fs.close();
+}
+
+#[test]
+fn a_damaged_image_is_changed_as_far_as_it_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    plant(folder.path());
+    let kinds: [&[&str]; 3] = [
+        &["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^has_journal"],
+        &["-t", "ext4", "-b", "4096", "-O", "^metadata_csum,^has_journal,uninit_bg"],
+        &["-t", "ext2", "-b", "1024"],
+    ];
+    for options in kinds {
+        let written = Written::open(&make(folder.path(), "2M", options));
+        for number in 0..30 {
+            let name = format!("{number} of the names for which an index is made");
+            let _file = written.fs.create(InodeNumber::ROOT, name.as_bytes(), &FILE).unwrap();
+        }
+        let image = written.close();
+        for seed in 0..IMAGES / 3 {
+            if let Ok(opened) = open(&damage(&image, seed)) {
+                change_all(&opened.fs);
+            }
+        }
     }
 }

@@ -60,12 +60,6 @@ pub(crate) fn open(image: &[u8]) -> mpage_ext4::Result<Opened> {
     open_on(Arc::new(device), &Options { writable: false, ..Options::default() })
 }
 
-/// Opens an image in memory to write it; it is committed when it is told to.
-pub(crate) fn open_to_write(device: &Arc<MemoryDevice>) -> mpage_ext4::Result<Opened> {
-    let commit_interval = std::time::Duration::ZERO;
-    open_on(Arc::clone(device), &Options { commit_interval, ..Options::default() })
-}
-
 fn open_on(device: Arc<MemoryDevice>, how: &Options) -> mpage_ext4::Result<Opened> {
     let bytes = device.len();
     let options = mpage::Options { memory: 8 << 20, ..mpage::Options::default() };
@@ -99,15 +93,4 @@ pub(crate) fn inode_of(image: &[u8], path: &str) -> InodeNumber {
     let told = run("debugfs", &["-R", &format!("stat {path}"), at.to_str().unwrap()]);
     let number = told.split_whitespace().nth(1).and_then(|number| number.parse().ok());
     InodeNumber(number.unwrap_or_else(|| panic!("debugfs does not find {path}: {told}")))
-}
-
-/// Lets e2fsck judge an image: it has nothing to say.
-pub(crate) fn run_fsck(kind: &str, image: &[u8]) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), image).unwrap();
-    let output = Command::new("e2fsck").arg("-fn").arg(file.path()).output();
-    let output = output.unwrap_or_else(|error| panic!("e2fsck of e2fsprogs: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout);
-    let complains = ["Fix?", "wrong", "differences"].iter().any(|word| text.contains(word));
-    assert!(output.status.success() && !complains, "{kind}: {text}");
 }

@@ -3,11 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod attributes;
+mod creating;
 mod damage;
 mod damaged;
+mod growing;
 mod image;
 mod journal;
 mod mounted;
+mod moving;
 mod names;
+mod orphans;
+mod programs;
 mod reading;
+mod room;
 mod writing;
+mod written;

@@ -22,9 +22,21 @@ impl Mounted {
         let image = image.to_str().unwrap();
         let _quiet = run("mke2fs", &[&["-q"], options, &[image, size]].concat());
         set(Path::new(image), settings);
-        let point = folder.path().join("mount");
+        Mounted::in_folder(folder)
+    }
+
+    /// Mounts `image`.
+    pub(crate) fn of(image: &[u8]) -> Mounted {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("image"), image).unwrap();
+        Mounted::in_folder(folder)
+    }
+
+    fn in_folder(folder: TempDir) -> Mounted {
+        let (image, point) = (folder.path().join("image"), folder.path().join("mount"));
         fs::create_dir(&point).unwrap();
-        let _quiet = run("mount", &["-o", "loop", image, point.to_str().unwrap()]);
+        let words = ["-o", "loop", image.to_str().unwrap(), point.to_str().unwrap()];
+        let _quiet = run("mount", &words);
         Mounted { folder, point }
     }
 

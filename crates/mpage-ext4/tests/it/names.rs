@@ -204,7 +204,7 @@ fn there_is_nothing_behind_the_end() {
 }
 
 /// Ends of names of 255 bytes, all the others `x`, that have one legacy hash.
-const ONE_HASH: [&str; 8] = [
+pub(crate) const ONE_HASH: [&str; 8] = [
     "aaekfoaj", "bnoofgen", "cfhlgnkm", "dbhdeebe", "djalghfk", "doheclbc", "dpemcmim", "dpepfmdb",
 ];
 

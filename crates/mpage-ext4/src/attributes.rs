@@ -1,0 +1,59 @@
+//! Changes of what is known of a file beside its name and its content.
+//!
+//! Linux: `ext4_setattr()`, fs/ext4/inode.c; `setattr_copy()`, fs/attr.c.
+
+use crate::change::Change;
+use crate::error::Result;
+use crate::file_system::FileSystem;
+use crate::inode::{APPEND_FLAG, IMMUTABLE_FLAG, InodeNumber, Timestamp};
+use crate::names;
+
+/// What is to be changed of a file; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewAttributes {
+    /// The twelve bits of permissions.
+    pub permissions: Option<u16>,
+    /// The owner.
+    pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
+    /// When it was read.
+    pub accessed: Option<Timestamp>,
+    /// When its content was changed.
+    pub modified: Option<Timestamp>,
+    /// When anything of it was changed: now, if `None`.
+    pub changed: Option<Timestamp>,
+}
+
+impl FileSystem {
+    /// Changes what is known of `inode`. Whether the bits setuid and setgid go with a new owner is
+    /// the caller's to say.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` when its flags forbid it; `EROFS`; `Corrupt`; the device's.
+    pub fn set_attributes(&self, inode: InodeNumber, new: &NewAttributes) -> Result<()> {
+        let now = Timestamp::now();
+        let number = inode;
+        let set = |change: &mut Change<'_>| {
+            let mut inode = change.inode(number)?;
+            names::check_flags(&inode, IMMUTABLE_FLAG | APPEND_FLAG)?;
+            if let Some(permissions) = new.permissions {
+                inode.mode = inode.kind.mode() | permissions & 0o7777;
+            }
+            inode.uid = new.uid.unwrap_or(inode.uid);
+            inode.gid = new.gid.unwrap_or(inode.gid);
+            inode.accessed = new.accessed.unwrap_or(inode.accessed);
+            inode.modified = new.modified.unwrap_or(inode.modified);
+            inode.changed = new.changed.unwrap_or(now);
+            change.put_inode(&inode)
+        };
+        self.metadata.change_and(set, |(), _| {
+            // What was written before has no say in it any more.
+            let open = self.metadata.open.lock();
+            if let Some(open) = open.get(&number).filter(|_| new.modified.is_some()) {
+                open.lock().modified = None;
+            }
+        })
+    }
+}
