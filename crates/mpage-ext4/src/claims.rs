@@ -58,21 +58,15 @@ impl Claims {
         Some(Extent { place, fresh: !claim.settled, ..Extent::mapped(first, to, count) })
     }
 
-    /// True when `block` was claimed and its data is not there.
-    pub(crate) fn is_open(&self, block: u64) -> bool {
-        self.0.get(&block).is_some_and(|claim| !claim.settled)
-    }
-
     /// The first claimed block of `blocks`.
     pub(crate) fn first_in(&self, blocks: &Range<u64>) -> Option<u64> {
         let (run, _) = self.0.overlapping(blocks).next()?;
         Some(run.start.max(blocks.start))
     }
 
-    /// The first block from `from` on that is claimed and not settled.
-    pub(crate) fn first_open(&self, from: u64) -> Option<u64> {
-        let mut open = self.0.overlapping(from..u64::MAX).filter(|(_, claim)| !claim.settled);
-        open.next().map(|(run, _)| run.start.max(from))
+    /// True when the data of all that is claimed is there.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.0.iter().all(|(_, claim)| claim.settled)
     }
 
     /// Claims the place at `to` for the first of `blocks`, and those behind it for the others.
@@ -151,9 +145,10 @@ mod tests {
         claims.insert(10..20, 110, false);
         claims.settle(&(12..14));
         assert!(claims.find(10).unwrap().fresh && !claims.find(13).unwrap().fresh);
-        assert_eq!(claims.first_open(12), Some(14));
+        assert!(!claims.is_settled());
         assert_eq!(claims.settled(9), [Settled { blocks: 12..14, to: 112, unwritten: false }]);
         claims.settle(&(0..100));
+        assert!(claims.is_settled());
         assert_eq!(claims.counts(), (10, 1), "what was settled in pieces is one run");
         assert_eq!(claims.remove(&(15..30)), [(115..120)]);
         assert_eq!(claims.find(15), None);

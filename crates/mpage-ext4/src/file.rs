@@ -123,15 +123,18 @@ impl FileSystem {
 
     /// Forgets a file that nobody has open and of which nothing is dirty; false when it has to stay.
     fn forget(&self, number: InodeNumber) -> bool {
+        let Ok(inode) = self.metadata.read(|view| view.inode(number)) else { return false };
         let mut all = self.metadata.open.lock();
         let Some(open) = all.get(&number) else { return true };
         let file = open.file();
-        let is_dirty = |file: &CachedFile| file.mapping().dirty_count() > 0;
+        // The inode may not know the size yet.
+        let is_ahead =
+            |file: &CachedFile| file.mapping().dirty_count() > 0 || file.size() != inode.size;
         let state = open.lock();
         if state.opens > 0 {
             return true;
         }
-        if state.is_ahead() || file.as_ref().is_some_and(is_dirty) {
+        if state.is_ahead() || file.as_ref().is_some_and(is_ahead) {
             return false;
         }
         drop(state);
@@ -369,10 +372,16 @@ impl FileSystem {
         if self.metadata.read_only().is_some() {
             return result;
         }
-        for open in open.filter(|open| open.lock().is_ahead()) {
+        for open in open {
             let Some(file) = open.file() else { continue };
+            // What is written is known of by its claims, or in the map already.
+            let size = file.size();
+            let is_written = file.mapping().dirty_count() == 0 && open.lock().claims.is_settled();
             let map = FileMap::new(&self.metadata, open);
-            let outcome = map.bring_up_to_date(&|| file.size());
+            let outcome = match is_written {
+                true => map.bring_up_to_date(Some(&|| size)),
+                false => map.bring_up_to_date(None),
+            };
             if result.is_ok() {
                 result = outcome;
             }

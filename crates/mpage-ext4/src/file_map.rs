@@ -97,6 +97,11 @@ impl FileMap {
         Ok(Extent { fresh: true, ..Extent::mapped(hole.first, DeviceBlock(run.start), count) })
     }
 
+    /// The size of the file in memory.
+    fn size(&self) -> u64 {
+        self.open.file().map_or(0, |file| file.size())
+    }
+
     /// Where `block` should be: behind the block before it.
     pub(crate) fn goal(&self, view: &View<'_>, block: u64) -> Attempt<u64> {
         if let Some(before) = block.checked_sub(1) {
@@ -109,14 +114,14 @@ impl FileMap {
     }
 
     /// Puts what is settled into the map, in as many changes as it takes, and brings the inode up
-    /// to date. `size_bytes` gives the size of the file.
+    /// to date. `size_bytes` gives the size that the file has, if all up to there was written.
     ///
     /// # Errors
     ///
     /// Those of reading the map; `EROFS`.
-    pub(crate) fn bring_up_to_date(&self, size_bytes: &dyn Fn() -> u64) -> Result<()> {
+    pub(crate) fn bring_up_to_date(&self, size_bytes: Option<&dyn Fn() -> u64>) -> Result<()> {
         loop {
-            let step = |change: &mut Change<'_>| self.map_some(change, size_bytes());
+            let step = |change: &mut Change<'_>| self.map_some(change, size_bytes);
             let left = self.metadata.change_and(step, |step, _| {
                 let mut state = self.open.lock();
                 let mut space = self.metadata.space.lock();
@@ -134,15 +139,18 @@ impl FileMap {
         }
     }
 
-    fn map_some(&self, change: &mut Change<'_>, size_bytes: u64) -> Attempt<Step> {
+    fn map_some(
+        &self,
+        change: &mut Change<'_>,
+        size_bytes: Option<&dyn Fn() -> u64>,
+    ) -> Attempt<Step> {
         let mut inode = self.inode(change)?;
-        let (runs, modified, size) = {
+        let (runs, modified) = {
             let state = self.open.lock();
             change.allowance = state.nodes();
-            let runs = state.claims.settled(RUNS_MAX);
-            let size = size_on_device(change.sb.block_bytes, &state, &runs, &inode, size_bytes);
-            (runs, state.modified, size)
+            (state.claims.settled(RUNS_MAX), state.modified)
         };
+        let size = size_on_device(change.sb.block_bytes, &runs, &inode, size_bytes, self.size());
         let more_than_times = !runs.is_empty() || size != inode.size;
         if !more_than_times && modified.is_none() {
             return Ok(Step { runs, modified });
@@ -219,22 +227,17 @@ fn before_claims(state: &State, run: Extent, block: u64) -> Extent {
 }
 
 /// The size that the inode may have on the device, when `runs` are in its map and the file has
-/// `size_bytes`. It grows over what is settled, and over what is in the map; not over blocks whose
-/// data is on its way. It does not shrink: what makes a file shorter sets its size itself.
+/// `size_bytes`. Unless all that is known to be written, the size grows only over what is settled.
+/// It does not shrink: what makes a file shorter sets its size itself.
 fn size_on_device(
     block_bytes: u64,
-    state: &State,
     runs: &[Settled],
     inode: &Inode,
-    size_bytes: u64,
+    size_bytes: Option<&dyn Fn() -> u64>,
+    in_memory: u64,
 ) -> u64 {
-    let from = inode.size / block_bytes;
-    let delayed = state.delayed.overlapping(from..u64::MAX).next().map(|run| run.start.max(from));
-    let open = state.claims.first_open(from);
-    let first_open = delayed.into_iter().chain(open).min().unwrap_or(u64::MAX);
-    let settled = runs.last().map_or(0, |run| run.blocks.end);
-    let may = first_open.max(settled).saturating_mul(block_bytes);
-    size_bytes.min(may).max(inode.size)
+    let settled = runs.last().map_or(0, |run| run.blocks.end.saturating_mul(block_bytes));
+    size_bytes.map_or(settled.min(in_memory), |size| size()).max(inode.size)
 }
 
 impl GetBlock for FileMap {
@@ -289,7 +292,7 @@ impl GetBlock for FileMap {
 
     fn sync(&self, kind: SyncKind, size_bytes: &dyn Fn() -> u64) -> mpage::Result<bool> {
         if self.metadata.read_only().is_none() {
-            self.bring_up_to_date(size_bytes)?;
+            self.bring_up_to_date(Some(size_bytes))?;
         }
         let number = {
             let state = self.open.lock();
