@@ -185,8 +185,18 @@ impl AddressSpace {
     }
 
     /// Drops what is cached of byte `range`, dirty or not, sector by sector; waits for writes of
-    /// it.
+    /// it. One that fails makes its sectors dirty again, so that they are dropped once more.
     pub(crate) fn forget(&self, range: &Range<u64>, may_wait: &MayWait<'_>) {
+        loop {
+            self.forget_cached(range, may_wait);
+            if !self.has_writes_in_flight(range) {
+                return;
+            }
+            self.wait_for_writes(range);
+        }
+    }
+
+    fn forget_cached(&self, range: &Range<u64>, may_wait: &MayWait<'_>) {
         let mut pages = pages_touched(range);
         while let Some(pin) = self.next_marked(pages.clone(), Mark::Present) {
             pages.start = pin.index().0 + 1;
@@ -196,14 +206,14 @@ impl AddressSpace {
                 continue;
             }
             let gone = SectorMask::of_bytes(part);
-            let dirty = self.cancel_dirty(&page, gone);
-            if dirty.is_empty() {
+            let _dirty = self.cancel_dirty(&page, gone);
+            // What else the page has may be on its way to the device, or not be durable there.
+            if gone == SectorMask::ALL {
                 self.detach(&page);
             } else {
                 self.page(page.id()).clear_uptodate(gone);
             }
         }
-        self.wait_for_writes(range);
     }
 
     /// Gives up every page, dirty or not: the cache goes away, and said what it could not write.

@@ -271,6 +271,12 @@ impl AddressSpace {
         page.end_writeback(one.failed).1
     }
 
+    /// True when a write of a page of byte `range` is in flight.
+    pub(crate) fn has_writes_in_flight(&self, range: &Range<u64>) -> bool {
+        let pages = pages_touched(range);
+        self.lock().in_flight.iter().any(|entry| overlap(&entry.pages, &pages))
+    }
+
     /// Waits until no write of a page of byte `range` that was in flight at the call is left.
     /// Writes begun later are not waited for.
     pub fn wait_for_writes(&self, range: &Range<u64>) {
