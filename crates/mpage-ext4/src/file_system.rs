@@ -131,8 +131,8 @@ impl FileSystem {
         });
         let features = fs.metadata.superblock().features.read_only();
         match (options.writable, features) {
-            (false, _) => fs.metadata.set_read_only("the image was opened for reading".into()),
             (_, Some(features)) => fs.metadata.set_read_only(format!("the image has {features}")),
+            (false, _) => fs.metadata.set_read_only("the image was opened for reading".into()),
             (true, None) => {
                 fs.begin_writing()?;
                 if !options.commit_interval.is_zero() {
