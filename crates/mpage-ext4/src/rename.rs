@@ -3,8 +3,8 @@
 //! A directory that moves has another `..` then. It must not move below itself: whether it would is
 //! found by walking up from where it is to go, in the same attempt that moves it.
 //!
-//! Linux: `ext4_rename()`, `ext4_cross_rename()`, fs/ext4/namei.c; `do_renameat2()`, `vfs_rename()`,
-//! fs/namei.c.
+//! Linux: `ext4_rename()`, `ext4_cross_rename()`, fs/ext4/namei.c; `do_renameat2()`,
+//! `vfs_rename()`, fs/namei.c.
 
 use mpage_block::Errno;
 
@@ -77,7 +77,7 @@ impl FileSystem {
             self.warm_up_all(target)?;
         }
         let now = Timestamp::now();
-        let gone = self.metadata.change(|change| {
+        let gone = self.metadata.change_with_room(|change| {
             let mut parents = vec![names::directory(change, from.parent, true)?];
             if from.parent != to.parent {
                 parents.push(names::directory(change, to.parent, existing == Existing::Exchange)?);
@@ -97,7 +97,7 @@ impl FileSystem {
                 None => rename.move_away(change),
             }
         })?;
-        self.release_if_closed(gone)
+        self.release_if_gone(gone)
     }
 }
 

@@ -36,7 +36,7 @@ impl FileSystem {
             let is_gone = lose_name(change, &mut inode, now)?;
             Ok(is_gone.then_some(inode.number))
         })?;
-        self.release_if_closed(gone)
+        self.release_if_gone(gone)
     }
 
     /// Takes directory `name`, which is empty, out of `parent`.
@@ -78,14 +78,14 @@ impl FileSystem {
             let _gone = lose_name(change, &mut inode, now)?;
             Ok(Some(inode.number))
         })?;
-        self.release_if_closed(gone)
+        self.release_if_gone(gone)
     }
 
     /// Frees `gone`, a file that has lost its last name, unless somebody has it open.
-    pub(crate) fn release_if_closed(&self, gone: Option<InodeNumber>) -> Result<()> {
+    pub(crate) fn release_if_gone(&self, gone: Option<InodeNumber>) -> Result<()> {
         match gone {
-            Some(inode) if !self.is_open(inode) => self.release(inode),
-            _ => Ok(()),
+            Some(inode) => self.release(inode),
+            None => Ok(()),
         }
     }
 
