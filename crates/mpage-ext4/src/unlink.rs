@@ -18,7 +18,8 @@ impl FileSystem {
     /// # Errors
     ///
     /// `ENOENT`, also when `parent` was removed; `EISDIR` of a directory; `ENOTDIR`;
-    /// `ENAMETOOLONG`; `EPERM` when flags forbid it; `EROFS`; `Corrupt`; the device's.
+    /// `ENAMETOOLONG`; `EPERM` when flags forbid it; `EROFS`; `Corrupt` and the device's, also when
+    /// the name is gone and the file cannot be freed.
     pub fn unlink(&self, parent: InodeNumber, name: &[u8]) -> Result<()> {
         names::check_len(name)?;
         self.warm_up(parent, name)?;
@@ -45,7 +46,7 @@ impl FileSystem {
     ///
     /// `ENOENT`, also when `parent` was removed; `ENOTEMPTY`, also of `..`; `EINVAL` of `.`;
     /// `EBUSY` of the root; `ENOTDIR`; `ENAMETOOLONG`; `EPERM` when flags forbid it; `EROFS`;
-    /// `Corrupt`; the device's.
+    /// `Corrupt` and the device's, also when the name is gone and the directory cannot be freed.
     pub fn rmdir(&self, parent: InodeNumber, name: &[u8]) -> Result<()> {
         let errno = match name {
             b"." => Some(Errno::INVAL),
