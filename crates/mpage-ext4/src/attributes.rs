@@ -34,10 +34,13 @@ impl FileSystem {
     /// `EPERM` when its flags forbid it; `EROFS`; `Corrupt`; the device's.
     pub fn set_attributes(&self, inode: InodeNumber, new: &NewAttributes) -> Result<()> {
         let now = Timestamp::now();
-        let number = inode;
+        let open = self.metadata.open.lock().get(&inode).cloned();
         let set = |change: &mut Change<'_>| {
-            let mut inode = change.inode(number)?;
+            let mut inode = change.inode(inode)?;
             names::check_flags(&inode, IMMUTABLE_FLAG | APPEND_FLAG)?;
+            // What was written before comes before this.
+            let written = open.as_ref().and_then(|open| open.lock().modified);
+            inode.modified = written.unwrap_or(inode.modified);
             if let Some(permissions) = new.permissions {
                 inode.mode = inode.kind.mode() | permissions & 0o7777;
             }
@@ -46,13 +49,14 @@ impl FileSystem {
             inode.accessed = new.accessed.unwrap_or(inode.accessed);
             inode.modified = new.modified.unwrap_or(inode.modified);
             inode.changed = new.changed.unwrap_or(now);
-            change.put_inode(&inode)
+            change.put_inode(&inode)?;
+            Ok(written)
         };
-        self.metadata.change_and(set, |(), _| {
-            // What was written before has no say in it any more.
-            let open = self.metadata.open.lock();
-            if let Some(open) = open.get(&number).filter(|_| new.modified.is_some()) {
-                open.lock().modified = None;
+        self.metadata.change_and(set, |written, _| {
+            let Some(open) = &open else { return };
+            let mut state = open.lock();
+            if state.modified == written {
+                state.modified = None;
             }
         })
     }

@@ -206,7 +206,9 @@ impl Leaf {
         let mut leaf = Leaf::unchecked(view, directory, block)?;
         if view.sb.has_checksums() {
             leaf.end -= TAIL;
-            leaf.check_sum(directory)?;
+            if !view.is_changed(leaf.place) {
+                leaf.check_sum(directory)?;
+            }
         }
         Ok(leaf)
     }
@@ -256,15 +258,22 @@ impl Leaf {
     ///
     /// `Corrupt`, of an entry before it or its own.
     pub(crate) fn find(&self, sb: &Superblock, name: &[u8]) -> Result<Option<InodeNumber>> {
-        for entry in self.entries(sb) {
-            let entry = entry?;
-            if entry.name != name {
-                continue;
+        let Some(entry) = self.find_entry(sb, name)? else { return Ok(None) };
+        if entry.inode == self.part.directory && name != b"." && name != b".." {
+            return Err(self.part.corrupt("an entry names the directory itself"));
+        }
+        Ok(Some(entry.inode))
+    }
+
+    /// The entry of `name`. Names of others are not checked.
+    fn find_entry(&self, sb: &Superblock, name: &[u8]) -> Result<Option<Entry<'_>>> {
+        let mut at = 0;
+        while at < self.end {
+            let (end, entry) = self.entry(sb, at)?;
+            if entry.as_ref().is_some_and(|entry| entry.name == name) {
+                return Ok(entry);
             }
-            if entry.inode == self.part.directory && name != b"." && name != b".." {
-                return Err(self.part.corrupt("an entry names the directory itself"));
-            }
-            return Ok(Some(entry.inode));
+            at = end;
         }
         Ok(None)
     }
@@ -282,12 +291,14 @@ impl<'a> Iterator for Entries<'a> {
 
     fn next(&mut self) -> Option<Result<Entry<'a>>> {
         while self.at < self.leaf.end {
-            match self.leaf.entry(self.sb, self.at) {
-                Ok((end, entry)) => {
-                    self.at = end;
-                    if entry.is_some() {
-                        return entry.map(Ok);
-                    }
+            let start = self.at;
+            match self.leaf.entry(self.sb, start) {
+                Ok((end, None)) => self.at = end,
+                Ok((end, Some(entry))) => {
+                    let is_right = !entry.name.iter().any(|byte| matches!(byte, 0 | b'/'));
+                    self.at = if is_right { end } else { self.leaf.end };
+                    let wrong = || self.leaf.wrong(start, "has a name that cannot be");
+                    return Some(is_right.then_some(entry).ok_or_else(wrong));
                 }
                 Err(error) => {
                     self.at = self.leaf.end;
@@ -300,9 +311,14 @@ impl<'a> Iterator for Entries<'a> {
 }
 
 impl Leaf {
-    /// The entry at `start`, `None` if it is not in use, and where it ends.
+    fn wrong(&self, start: usize, what: &str) -> Error {
+        self.part.corrupt(format!("the entry at byte {start} {what}"))
+    }
+
+    /// The entry at `start`, `None` if it is not in use, and where it ends. Whether its name can be
+    /// is not checked.
     fn entry(&self, sb: &Superblock, start: usize) -> Result<(usize, Option<Entry<'_>>)> {
-        let corrupt = |what: &str| self.part.corrupt(format!("the entry at byte {start} {what}"));
+        let corrupt = |what: &str| self.wrong(start, what);
         let rest = &self.bytes[start..self.end];
         let Ok((raw, behind)) = RawEntry::ref_from_prefix(rest) else {
             return Err(corrupt("has no room"));
@@ -323,8 +339,8 @@ impl Leaf {
             return Err(corrupt("names an inode that no directory has"));
         }
         let name = &behind[..name_len];
-        if name.is_empty() || name.iter().any(|byte| matches!(byte, 0 | b'/')) {
-            return Err(corrupt("has a name that cannot be"));
+        if name.is_empty() {
+            return Err(corrupt("has no name"));
         }
         let kind = if sb.features.incompat(FILETYPE) { kind(raw.kind) } else { None };
         Ok((start + len, Some(Entry { inode, kind, name, at: start..start + len })))

@@ -52,8 +52,12 @@ impl FileSystem {
         self.metadata.read_and(read, |inode| {
             let mut all = self.metadata.open.lock();
             if let Some(open) = all.get(&number) {
-                open.lock().opens += 1;
-                return Ok(Arc::clone(open));
+                let mut state = open.lock();
+                // Without a name and an open it is about to be freed.
+                if state.opens > 0 || inode.links > 0 {
+                    state.opens += 1;
+                    return Ok(Arc::clone(open));
+                }
             }
             let errno = match inode.kind {
                 FileKind::Regular if inode.links > 0 => None,
@@ -102,23 +106,6 @@ impl FileSystem {
                 closed.push_back(oldest);
             }
         }
-    }
-
-    /// Forgets what is cached of a file that nobody has open and that has no name, written or not.
-    pub(crate) fn discard_file(&self, number: InodeNumber) {
-        let open = {
-            let mut all = self.metadata.open.lock();
-            match all.get(&number) {
-                Some(open) if open.lock().opens == 0 => all.remove(&number),
-                _ => None,
-            }
-        };
-        let Some(open) = open else { return };
-        if let Some(file) = open.file() {
-            // Blocks that it does not free are freed with the inode.
-            let _later = file.set_len(0);
-        }
-        open.set_file(None);
     }
 
     /// Forgets a file that nobody has open and of which nothing is dirty; false when it has to stay.

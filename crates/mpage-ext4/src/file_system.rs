@@ -247,12 +247,6 @@ impl FileSystem {
             (inode.modified, inode.changed) = (modified, modified);
         }
     }
-
-    /// True when somebody has `inode` open.
-    pub(crate) fn is_open(&self, inode: InodeNumber) -> bool {
-        let open = self.metadata.open.lock().get(&inode).cloned();
-        open.is_some_and(|open| open.lock().opens > 0)
-    }
 }
 
 impl Drop for FileSystem {

@@ -152,6 +152,27 @@ impl Metadata {
         self.change_and(operation, |result, _| result)
     }
 
+    /// As [`change`](Self::change), of what takes room: when there is none, and some was freed by
+    /// what is not durable yet, tries it again behind a commit.
+    pub(crate) fn change_with_room<T>(
+        &self,
+        mut operation: impl FnMut(&mut Change<'_>) -> Attempt<T>,
+    ) -> Result<T> {
+        match self.change(&mut operation) {
+            Err(error) if error.is_no_space() && self.has_freed() => {
+                self.commit(self.running())?;
+                self.change(operation)
+            }
+            result => result,
+        }
+    }
+
+    /// True when something was freed that nobody may have before a commit.
+    fn has_freed(&self) -> bool {
+        let transactions = self.transactions.read();
+        transactions.has_freed_inodes() || self.space.lock().freed > 0
+    }
+
     /// Attempts `operation` until it has all blocks that it needs, and applies what it changed.
     /// `then` gets its result, and the number of the transaction, before anybody sees the change:
     /// it changes what is in memory, and cannot fail. Waits for the device, and for a commit when

@@ -86,7 +86,8 @@ impl FileSystem {
     ///
     /// # Errors
     ///
-    /// `ENOENT`, also when `directory` was removed; `ENOTDIR`; `ENAMETOOLONG` of more than 255 bytes; `Corrupt`; the device's.
+    /// `ENOENT`, also when `directory` was removed; `ENOTDIR`; `ENAMETOOLONG` of more than 255
+    /// bytes; `Corrupt`; the device's.
     pub fn lookup(&self, directory: InodeNumber, name: &[u8]) -> Result<InodeNumber> {
         let mut first = 0;
         loop {

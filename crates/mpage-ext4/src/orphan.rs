@@ -24,6 +24,7 @@ use crate::features::ORPHAN_PRESENT;
 use crate::file_system::FileSystem;
 use crate::inode::{FileKind, Inode, InodeNumber, Timestamp};
 use crate::layers::{Attempt, Block};
+use crate::open_inode::OpenInode;
 use crate::view::View;
 use crate::{block_map, directory, ialloc, superblock, xattr};
 
@@ -93,13 +94,38 @@ pub(crate) fn remove(change: &mut Change<'_>, inode: &mut Inode) -> Attempt<()> 
 }
 
 impl FileSystem {
-    /// Frees `inode`, an orphan without names that nobody has open.
+    /// Frees `inode` if it is an orphan without names that nobody has open.
     ///
     /// # Errors
     ///
-    /// `Corrupt`; the device's.
+    /// `Corrupt`; the device's. It stays an orphan then, and is freed when the image is opened
+    /// again.
     pub(crate) fn release(&self, inode: InodeNumber) -> Result<()> {
-        self.discard_file(inode);
+        if !self.metadata.orphans.lock().contains(&inode) {
+            return Ok(());
+        }
+        let open = self.metadata.open.lock().get(&inode).cloned();
+        let Some(open) = open else { return self.free_orphan(inode) };
+        // Who takes its last name and who closes it last may both be here.
+        let _alone = open.shaping.lock();
+        let has_names = self.metadata.read(|view| Ok(view.inode(inode)?.links > 0))?;
+        let is_same = |it: &Arc<OpenInode>| Arc::ptr_eq(it, &open);
+        let is_in_memory = self.metadata.open.lock().get(&inode).is_some_and(is_same);
+        if has_names || !is_in_memory || open.lock().opens > 0 {
+            return Ok(());
+        }
+        // Nobody can open it any more. What is cached of it goes, written or not, and no write is
+        // under way when its blocks are freed.
+        if let Some(file) = open.file() {
+            file.set_len(0)?;
+        }
+        let _open = self.metadata.open.lock().remove(&inode);
+        open.set_file(None);
+        self.free_orphan(inode)
+    }
+
+    /// Frees `inode`, unless it has names, or somebody else has freed it.
+    fn free_orphan(&self, inode: InodeNumber) -> Result<()> {
         let mut end = u64::MAX;
         while let Some(left) = self.metadata.change(|change| release_step(change, inode, end))? {
             end = left;
@@ -308,7 +334,9 @@ mod tests {
         for number in 0..MANY {
             let name = number.to_string().into_bytes();
             let inode = fs.create(InodeNumber::ROOT, &name, &new).unwrap();
-            open.push(fs.open_file(inode).unwrap());
+            let file = fs.open_file(inode).unwrap();
+            file.write_all_at(&[7; 100_000], 0).unwrap();
+            open.push(file);
             fs.unlink(InodeNumber::ROOT, &name).unwrap();
             orphans.push(inode);
         }

@@ -3,8 +3,8 @@
 //! A directory that moves has another `..` then. It must not move below itself: whether it would is
 //! found by walking up from where it is to go, in the same attempt that moves it.
 //!
-//! Linux: `ext4_rename()`, `ext4_cross_rename()`, fs/ext4/namei.c; `do_renameat2()`, `vfs_rename()`,
-//! fs/namei.c.
+//! Linux: `ext4_rename()`, `ext4_cross_rename()`, fs/ext4/namei.c; `do_renameat2()`,
+//! `vfs_rename()`, fs/namei.c.
 
 use mpage_block::Errno;
 
@@ -62,7 +62,7 @@ impl FileSystem {
     /// of a name that cannot be; `ENOTEMPTY` when `to` is a directory that is not empty; `EISDIR`
     /// when it is a directory and `from` is none; `ENOTDIR` when it is the other way round; `EBUSY`
     /// of `.` and `..`; `EMLINK`; `ENAMETOOLONG`; `EPERM` when flags forbid it; `ENOSPC`; `EROFS`;
-    /// `Corrupt`; the device's.
+    /// `Corrupt` and the device's, also when it is renamed and what it replaced cannot be freed.
     pub fn rename(&self, from: At<'_>, to: At<'_>, existing: Existing) -> Result<()> {
         for at in [from, to] {
             if matches!(at.name, b"." | b"..") {
@@ -77,10 +77,10 @@ impl FileSystem {
             self.warm_up_all(target)?;
         }
         let now = Timestamp::now();
-        let gone = self.metadata.change(|change| {
+        let gone = self.metadata.change_with_room(|change| {
             let mut parents = vec![names::directory(change, from.parent, true)?];
             if from.parent != to.parent {
-                parents.push(names::directory(change, to.parent, existing == Existing::Exchange)?);
+                parents.push(names::directory(change, to.parent, false)?);
             }
             let source = named(change, &parents[0], from.name)?;
             let to_parent = &parents[parents.len() - 1];
@@ -97,7 +97,7 @@ impl FileSystem {
                 None => rename.move_away(change),
             }
         })?;
-        self.release_if_closed(gone)
+        self.release_if_gone(gone)
     }
 }
 
@@ -151,7 +151,9 @@ impl Rename<'_> {
         let Some(target) = target.filter(|target| target.number != self.source.number) else {
             return Ok(());
         };
-        names::check_flags(target, IMMUTABLE_FLAG | APPEND_FLAG)?;
+        for inode in [target, &self.parents[self.parents.len() - 1]] {
+            names::check_flags(inode, IMMUTABLE_FLAG | APPEND_FLAG)?;
+        }
         if exchanges {
             return Ok(());
         }

@@ -98,6 +98,11 @@ impl Transactions {
         self.newest_first().any(|each| each.changed.freed_inodes.contains(&inode))
     }
 
+    /// True when a transaction freed any inode.
+    pub(crate) fn has_freed_inodes(&self) -> bool {
+        self.newest_first().any(|each| !each.changed.freed_inodes.is_empty())
+    }
+
     /// Applies a change to the running transaction.
     pub(crate) fn apply(&mut self, changed: Changed) {
         self.running.changed.apply(changed);

@@ -18,7 +18,8 @@ impl FileSystem {
     /// # Errors
     ///
     /// `ENOENT`, also when `parent` was removed; `EISDIR` of a directory; `ENOTDIR`;
-    /// `ENAMETOOLONG`; `EPERM` when flags forbid it; `EROFS`; `Corrupt`; the device's.
+    /// `ENAMETOOLONG`; `EPERM` when flags forbid it; `EROFS`; `Corrupt` and the device's, also when
+    /// the name is gone and the file cannot be freed.
     pub fn unlink(&self, parent: InodeNumber, name: &[u8]) -> Result<()> {
         names::check_len(name)?;
         self.warm_up(parent, name)?;
@@ -36,7 +37,7 @@ impl FileSystem {
             let is_gone = lose_name(change, &mut inode, now)?;
             Ok(is_gone.then_some(inode.number))
         })?;
-        self.release_if_closed(gone)
+        self.release_if_gone(gone)
     }
 
     /// Takes directory `name`, which is empty, out of `parent`.
@@ -45,7 +46,7 @@ impl FileSystem {
     ///
     /// `ENOENT`, also when `parent` was removed; `ENOTEMPTY`, also of `..`; `EINVAL` of `.`;
     /// `EBUSY` of the root; `ENOTDIR`; `ENAMETOOLONG`; `EPERM` when flags forbid it; `EROFS`;
-    /// `Corrupt`; the device's.
+    /// `Corrupt` and the device's, also when the name is gone and the directory cannot be freed.
     pub fn rmdir(&self, parent: InodeNumber, name: &[u8]) -> Result<()> {
         let errno = match name {
             b"." => Some(Errno::INVAL),
@@ -78,14 +79,14 @@ impl FileSystem {
             let _gone = lose_name(change, &mut inode, now)?;
             Ok(Some(inode.number))
         })?;
-        self.release_if_closed(gone)
+        self.release_if_gone(gone)
     }
 
     /// Frees `gone`, a file that has lost its last name, unless somebody has it open.
-    pub(crate) fn release_if_closed(&self, gone: Option<InodeNumber>) -> Result<()> {
+    pub(crate) fn release_if_gone(&self, gone: Option<InodeNumber>) -> Result<()> {
         match gone {
-            Some(inode) if !self.is_open(inode) => self.release(inode),
-            _ => Ok(()),
+            Some(inode) => self.release(inode),
+            None => Ok(()),
         }
     }
 

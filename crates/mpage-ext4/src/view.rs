@@ -60,6 +60,11 @@ impl View<'_> {
         }
     }
 
+    /// True when block `number` was changed and is not on the device yet: its checksum is right.
+    pub(crate) fn is_changed(&self, number: u64) -> bool {
+        self.own.contains_key(&number) || self.transactions.look(number).is_some()
+    }
+
     /// The descriptor of `number`, a group of the image.
     pub(crate) fn group(&self, number: u64) -> Attempt<Group> {
         let (block, at) = group::place(self.sb, number);

@@ -170,14 +170,7 @@ impl Leaf {
     ///
     /// `Corrupt`.
     pub(crate) fn set(&mut self, sb: &Superblock, new: &Name<'_>) -> Result<bool> {
-        let mut found = None;
-        for entry in self.entries(sb) {
-            let entry = entry?;
-            if entry.name == new.name {
-                found = Some(entry.at);
-                break;
-            }
-        }
+        let found = self.find_entry(sb, new.name)?.map(|entry| entry.at);
         let Some(at) = found else { return Ok(false) };
         new.write(sb, &mut Arc::make_mut(&mut self.bytes)[at.start..], at.len());
         Ok(true)

@@ -200,8 +200,10 @@ impl Path {
 ///
 /// `Corrupt` when it has too many bits: the directory is longer than an index may be.
 fn number_of(part: Part) -> Result<u32> {
-    let number = u32::try_from(part.block).ok().filter(|number| number & !BLOCK_MASK == 0);
-    number.ok_or_else(|| part.corrupt("no index can name it"))
+    match u32::try_from(part.block) {
+        Ok(number) if number & !BLOCK_MASK == 0 => Ok(number),
+        _ => Err(part.corrupt("no index can name it")),
+    }
 }
 
 /// Sees to it that the leaves of `major` can be one more.

@@ -192,6 +192,11 @@ fn what_has_no_room_leaves_nothing_behind() {
                 _ => fs.unlink(folder, &entry.name).unwrap(),
             }
         }
+        // What was freed has to be waited for.
+        for number in 0..20 {
+            let name = format!("{number}").into_bytes();
+            let _inode = fs.symlink(folder, &name, &[b't'; 900], OWNER).unwrap();
+        }
         let _image = written.close();
     }
 }

@@ -143,8 +143,8 @@ fn a_damaged_image_is_changed_as_far_as_it_is_right() {
         }
         let image = written.close();
         for seed in 0..IMAGES / 3 {
-            if let Ok(opened) = open(&damage(&image, seed)) {
-                change_all(&opened.fs);
+            if let Ok(written) = Written::try_open(&damage(&image, seed)) {
+                change_all(&written.fs);
             }
         }
     }

@@ -3,6 +3,7 @@
 use mpage_block::Errno;
 use mpage_ext4::{At, Existing, FileSystem, InodeNumber, NewAttributes, Timestamp};
 
+use crate::image::set;
 use crate::written::{FILE, OWNER, ROOT, Written, errno, names};
 
 fn rename(
@@ -69,15 +70,22 @@ const LINKS_MAX: u32 = 65_000;
 
 #[test]
 fn a_file_has_so_many_names_and_no_more() {
-    let written = Written::new("32M", &["-t", "ext4", "-b", "1024"]);
-    let fs = &written.fs;
-    let file = fs.create(ROOT, b"0", &FILE).unwrap();
-    for number in 1..LINKS_MAX {
-        fs.link(file, ROOT, number.to_string().as_bytes()).unwrap();
-    }
-    assert_eq!(errno(fs.link(file, ROOT, b"more")), Errno::MLINK);
-    assert_eq!(fs.attributes(file).unwrap().links, LINKS_MAX);
-    let _image = written.close();
+    let written = Written::new("8M", &["-t", "ext4"]);
+    let inode = written.fs.create(ROOT, b"file", &FILE).unwrap();
+    let commands = [format!("sif file links_count {}", LINKS_MAX - 1)];
+    let image = changed(&written.close(), &commands.each_ref().map(String::as_str));
+    let fs = &Written::open(&image).fs;
+    fs.link(inode, ROOT, b"last").unwrap();
+    assert_eq!(errno(fs.link(inode, ROOT, b"more")), Errno::MLINK);
+    assert_eq!(fs.attributes(inode).unwrap().links, LINKS_MAX);
+}
+
+/// `image`, changed as `commands` of debugfs say.
+fn changed(image: &[u8], commands: &[&str]) -> Vec<u8> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), image).unwrap();
+    set(file.path(), commands);
+    std::fs::read(file.path()).unwrap()
 }
 
 #[test]
@@ -162,6 +170,41 @@ fn attributes_are_what_they_were_set_to() {
         assert_eq!((then.mode, then.uid, then.gid), (is.mode, is.uid, 6));
         assert_eq!((then.accessed, then.modified), (is.accessed, is.modified));
         assert!(then.changed.seconds >= before.changed.seconds);
+        let _image = written.close();
+    }
+}
+
+/// `chattr +i` and `chattr +a`.
+const FLAGS: [u32; 2] = [0x10, 0x20];
+
+#[test]
+fn flags_forbid_changes() {
+    for flag in FLAGS {
+        let written = Written::new("8M", &["-t", "ext2"]);
+        let fs = &written.fs;
+        let [folder, ..] = plant(fs);
+        let _inside = fs.create(folder, b"inside", &FILE).unwrap();
+        let image = written.close();
+        let commands = ["folder", "file"].map(|name| format!("sif {name} flags {flag:#x}"));
+        let written = Written::open(&changed(&image, &commands.each_ref().map(String::as_str)));
+        let fs = &written.fs;
+        let replace = |from, to| errno(rename(fs, from, to, Existing::Replace));
+        assert_eq!(errno(fs.unlink(folder, b"inside")), Errno::PERM);
+        assert_eq!(errno(fs.rmdir(folder, b"below")), Errno::PERM);
+        assert_eq!(errno(fs.unlink(ROOT, b"file")), Errno::PERM);
+        assert_eq!(replace((folder, "inside"), (ROOT, "name")), Errno::PERM);
+        assert_eq!(replace((ROOT, "other"), (folder, "inside")), Errno::PERM);
+        assert_eq!(replace((ROOT, "file"), (ROOT, "name")), Errno::PERM);
+        let inode = fs.lookup(ROOT, b"file").unwrap();
+        assert_eq!(errno(fs.link(inode, ROOT, b"name")), Errno::PERM);
+        assert_eq!(errno(fs.set_attributes(inode, &NewAttributes::default())), Errno::PERM);
+        // What may only grow may get names.
+        let new = fs.create(folder, b"new", &FILE);
+        assert_eq!(new.is_ok(), flag == FLAGS[1]);
+        assert_eq!(
+            rename(fs, (ROOT, "other"), (folder, "n"), Existing::Replace).is_ok(),
+            new.is_ok()
+        );
         let _image = written.close();
     }
 }

@@ -28,6 +28,10 @@ impl Written {
     }
 
     pub(crate) fn open(image: &[u8]) -> Written {
+        Written::try_open(image).unwrap()
+    }
+
+    pub(crate) fn try_open(image: &[u8]) -> mpage_ext4::Result<Written> {
         let options = Options { memory: 8 << 20, ..Options::default() };
         let cache = Arc::new(PageCache::new(&options).unwrap());
         let device = Arc::new(MemoryDevice::from_contents(image, MemoryOptions::default()));
@@ -35,8 +39,8 @@ impl Written {
         // Nothing is committed but what is told to be.
         let commit_interval = std::time::Duration::ZERO;
         let how = mpage_ext4::Options { commit_interval, ..mpage_ext4::Options::default() };
-        let fs = FileSystem::open(&cache, &dev, image.len() as u64, &how).unwrap();
-        Written { fs, _dev: dev, _cache: cache, device }
+        let fs = FileSystem::open(&cache, &dev, image.len() as u64, &how)?;
+        Ok(Written { fs, _dev: dev, _cache: cache, device })
     }
 
     /// The image, closed and found to be right.
