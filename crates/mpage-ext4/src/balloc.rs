@@ -5,7 +5,8 @@
 //! 2. What belongs to the file system for ever, its [`Zone`], is never given away and never freed.
 //! 3. A block is taken only if its bit is clear and no claim and no freed set has it.
 //!
-//! Linux: fs/ext4/balloc.c, fs/ext4/mballoc.c; `ext4_setup_system_zone()`, fs/ext4/block_validity.c.
+//! Linux: fs/ext4/balloc.c, fs/ext4/mballoc.c; `ext4_setup_system_zone()`,
+//! fs/ext4/block_validity.c.
 
 use std::ops::Range;
 use std::sync::Arc;

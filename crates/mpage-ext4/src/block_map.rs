@@ -19,10 +19,11 @@ pub(crate) fn find(view: &View<'_>, inode: &Inode, block: u64) -> Attempt<Extent
     }
 }
 
-/// Puts `run` into the map of `inode`, whose blocks there are holes, or unwritten at the same place:
-/// what was unwritten and is mapped now is converted. Blocks that the map needs for itself are taken
-/// with [`balloc::allocate`](crate::balloc::allocate) and counted in `inode.sectors`; those of `run`
-/// are too, where there was a hole, and their bits are the caller's to set, as `inode` is to write.
+/// Puts `run` into the map of `inode`, whose blocks there are holes, or unwritten at the same
+/// place: what was unwritten and is mapped now is converted. Blocks that the map needs for itself
+/// are taken with [`balloc::allocate`](crate::balloc::allocate) and counted in `inode.sectors`;
+/// those of `run` are too, where there was a hole, and their bits are the caller's to set, as
+/// `inode` is to write.
 ///
 /// # Errors
 ///

@@ -108,7 +108,8 @@ impl FileSystem {
         }
     }
 
-    /// Forgets a file that nobody has open and of which nothing is dirty; false when it has to stay.
+    /// Forgets a file that nobody has open and of which nothing is dirty; false when it has to
+    /// stay.
     fn forget(&self, number: InodeNumber) -> bool {
         let Ok(inode) = self.metadata.read(|view| view.inode(number)) else { return false };
         let mut all = self.metadata.open.lock();

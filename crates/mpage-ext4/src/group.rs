@@ -51,8 +51,6 @@ const _: () = assert!(WHOLE == 64);
 pub(crate) const INODES_UNUSED: u16 = 0x1;
 /// Its block bitmap was never written.
 pub(crate) const BLOCKS_UNUSED: u16 = 0x2;
-/// Its inode table is zero where it is not used.
-pub(crate) const TABLE_ZEROED: u16 = 0x4;
 
 /// A group's descriptor, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

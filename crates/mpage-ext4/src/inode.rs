@@ -351,7 +351,7 @@ impl Inode {
             raw.flags = (raw.flags.get() | if too_many { HUGE_FILE_FLAG } else { 0 }).into();
         }
         if extra >= 4 {
-            raw.extra_isize = half(extra as u32);
+            raw.extra_isize = u16::try_from(extra).expect("inside an inode").into();
         }
         (raw.ctime, raw.ctime_extra) = self.changed.raw(extra >= 0x08);
         (raw.mtime, raw.mtime_extra) = self.modified.raw(extra >= 0x0c);

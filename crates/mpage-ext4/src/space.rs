@@ -92,9 +92,4 @@ impl Space {
     pub(crate) fn claimed_in(&self, blocks: &Range<u64>) -> Option<Range<u64>> {
         self.claimed.overlapping(blocks).next().cloned()
     }
-
-    /// Blocks that are claimed.
-    pub(crate) fn claimed_count(&self) -> u64 {
-        self.claimed_count
-    }
 }

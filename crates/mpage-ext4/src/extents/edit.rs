@@ -1,7 +1,7 @@
 //! Changes of a tree of extents: runs put in, converted, taken out.
 //!
-//! Linux: `ext4_ext_insert_extent()`, `ext4_ext_convert_to_initialized()`, `ext4_ext_remove_space()`,
-//! fs/ext4/extents.c.
+//! Linux: `ext4_ext_insert_extent()`, `ext4_ext_convert_to_initialized()`,
+//! `ext4_ext_remove_space()`, fs/ext4/extents.c.
 
 use std::ops::Range;
 
@@ -162,8 +162,9 @@ pub(crate) fn unwrite(
     })
 }
 
-/// Lets `edit` change each leaf that may have some of `blocks`, the last first. It gets what of them
-/// is the leaf's, and returns from where on it is done. Returns what is left for the next change.
+/// Lets `edit` change each leaf that may have some of `blocks`, the last first. It gets what of
+/// them is the leaf's, and returns from where on it is done. Returns what is left for the next
+/// change.
 fn each_leaf(
     change: &mut Change<'_>,
     inode: &mut Inode,
