@@ -6,7 +6,7 @@ use crate::change::Change;
 use crate::error::Result;
 use crate::file_system::FileSystem;
 use crate::inode::{APPEND_FLAG, IMMUTABLE_FLAG, InodeNumber, Timestamp};
-use crate::names;
+use crate::{acl, names};
 
 /// What is to be changed of a file; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl FileSystem {
             let written = open.as_ref().and_then(|open| open.lock().modified);
             inode.modified = written.unwrap_or(inode.modified);
             if let Some(permissions) = new.permissions {
-                inode.mode = inode.kind.mode() | permissions & 0o7777;
+                acl::chmod(change, &mut inode, permissions)?;
             }
             inode.uid = new.uid.unwrap_or(inode.uid);
             inode.gid = new.gid.unwrap_or(inode.gid);

@@ -15,7 +15,7 @@ use crate::file_system::FileSystem;
 use crate::inode::{FileKind, Inode, InodeNumber, Timestamp};
 use crate::layers::Attempt;
 use crate::superblock::Superblock;
-use crate::{balloc, block_map, directory, ialloc, names};
+use crate::{balloc, block_map, directory, ialloc, names, xattr};
 
 /// Names of a file at most; of a directory too, where the image does not have it uncounted.
 pub(crate) const LINKS_MAX: u16 = 65000;
@@ -32,7 +32,8 @@ const FLAGS_OF_DIRECTORY: u32 = FLAGS_OF_FILE | 0x1_0000;
 pub struct New {
     /// What it is.
     pub kind: FileKind,
-    /// The twelve bits of permissions, the umask taken out.
+    /// The twelve bits of permissions, the umask taken out if the directory has no default access
+    /// list.
     pub permissions: u16,
     /// The owner.
     pub uid: u32,
@@ -127,6 +128,7 @@ impl FileSystem {
             let mut inode = Inode::new(change.sb, taken.number, generation, mode, now);
             (inode.uid, inode.gid, inode.links) = (new.uid, new.gid, 1);
             inherit(&parent, &mut inode);
+            xattr::inherit(change, &parent, &mut inode)?;
             fill(change, &mut parent, &mut inode)?;
             change.put_inode(&inode)?;
             directory::insert(change, &mut parent, &Name::new(name, &inode))?;

@@ -17,6 +17,7 @@ pub(crate) struct Features {
 struct Named(u32, &'static str);
 
 pub(crate) const HAS_JOURNAL: u32 = 0x4;
+pub(crate) const EXT_ATTR: u32 = 0x8;
 pub(crate) const DIR_INDEX: u32 = 0x20;
 pub(crate) const SPARSE_SUPER2: u32 = 0x200;
 

@@ -117,7 +117,7 @@ pub(crate) const APPEND_FLAG: u32 = 0x20;
 /// The blocks are counted in blocks.
 const HUGE_FILE_FLAG: u32 = 0x4_0000;
 
-const SHORT: usize = 128;
+const SHORT: usize = Inode::SHORT;
 
 /// The root of a tree of extents that has none: a magic number, and room for four.
 const EMPTY_TREE: [u8; 8] = [0x0a, 0xf3, 0, 0, 4, 0, 0, 0];
@@ -199,6 +199,9 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
+    /// Bytes of an inode, and of the fields that every one has.
+    pub(crate) const SHORT: usize = 128;
+
     /// Reads inode `number` from its bytes.
     ///
     /// # Errors

@@ -12,7 +12,7 @@
 //! | names | `directory`, `htree`, `hash`, `names`, `listing` |
 //! | files that come, go and move | `create`, `link`, `unlink`, `rename`, `orphan`, `attributes` |
 //! | how much room there is | `statfs` |
-//! | extended attributes | `xattr`, `acl` |
+//! | extended attributes | `xattr`, `xattr_entry`, `acl` |
 //! | a journal that was not closed | `journal` |
 //!
 //! docs/ext4-transactions.md says how it is going to be written.
@@ -62,6 +62,7 @@ mod trim;
 mod unlink;
 mod view;
 mod xattr;
+mod xattr_entry;
 
 pub use attributes::NewAttributes;
 pub use create::New;
@@ -72,3 +73,4 @@ pub use inode::{FileKind, InodeNumber, Timestamp};
 pub use listing::{Cookie, DirectoryEntry, Listing};
 pub use rename::{At, Existing};
 pub use statfs::Room;
+pub use xattr::XattrFlags;

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{
-    CSUM_SEED, Features, LARGE_FILE, META_BG, METADATA_CSUM, RECOVER, SIXTY_FOUR_BIT,
+    CSUM_SEED, EXT_ATTR, Features, LARGE_FILE, META_BG, METADATA_CSUM, RECOVER, SIXTY_FOUR_BIT,
 };
 use crate::inode::Timestamp;
 
@@ -253,6 +253,16 @@ impl RawSuperblock {
     /// Says that a file may have 2 GiB or more.
     pub(crate) fn set_large_file(&mut self) {
         self.feature_ro_compat = (self.feature_ro_compat.get() | LARGE_FILE).into();
+    }
+
+    /// True when it says that inodes may have extended attributes.
+    pub(crate) fn has_ext_attr(&self) -> bool {
+        self.features().compat(EXT_ATTR)
+    }
+
+    /// Says that inodes may have extended attributes. Linux: `ext4_xattr_update_super_block()`.
+    pub(crate) fn set_ext_attr(&mut self) {
+        self.feature_compat = (self.feature_compat.get() | EXT_ATTR).into();
     }
 
     /// Says how much is free.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use mpage_ext4::{At, Existing, FileKind, FileSystem, InodeNumber, NewAttributes};
+use mpage_ext4::{At, Existing, FileKind, FileSystem, InodeNumber, NewAttributes, XattrFlags};
 
 use crate::image::{make, open, run};
 use crate::written::{FILE, OWNER, Written};
@@ -117,6 +117,8 @@ fn change_all(fs: &FileSystem) {
         let _moved = fs.rename(from, to, Existing::Replace);
         let _linked = fs.link(InodeNumber(number), root, &name[4..]);
         let _changed = fs.set_attributes(InodeNumber(number), &NewAttributes::default());
+        let label = b"security.label";
+        let _set = fs.set_extended_attribute(InodeNumber(number), label, &name, XattrFlags::None);
     }
     for name in ["small", "long", "pieces", "lost+found"] {
         let _gone = fs.unlink(root, name.as_bytes());
