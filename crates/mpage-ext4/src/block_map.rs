@@ -5,7 +5,8 @@ use std::ops::Range;
 use mpage::Extent;
 
 use crate::change::Change;
-use crate::inode::Inode;
+use crate::error::{Error, Result};
+use crate::inode::{Inode, InodeNumber};
 use crate::layers::Attempt;
 use crate::superblock::Superblock;
 use crate::view::View;
@@ -72,6 +73,72 @@ pub(crate) fn unwrite(
     }
 }
 
+/// Blocks that one call may have written, about, before it leaves the rest to the next.
+const BLOCKS_MAX: usize = 64;
+/// Runs that one call frees.
+const RUNS_MAX: usize = 1024;
+/// Nodes of a map that it looks at.
+const NODES_MAX: usize = 64;
+
+/// How much one call may still do.
+pub(crate) struct Budget {
+    /// What the change may have written then.
+    written: usize,
+    runs: usize,
+    nodes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(change: &Change<'_>) -> Budget {
+        let written = change.written() + BLOCKS_MAX;
+        Budget { written, runs: RUNS_MAX, nodes: NODES_MAX }
+    }
+
+    /// A run was freed.
+    pub(crate) fn note_run(&mut self) {
+        self.runs = self.runs.saturating_sub(1);
+    }
+
+    /// A node was looked at.
+    pub(crate) fn note_node(&mut self) {
+        self.nodes = self.nodes.saturating_sub(1);
+    }
+
+    /// True when the rest is for the next change.
+    pub(crate) fn is_over(&self, change: &Change<'_>) -> bool {
+        self.runs == 0 || self.nodes == 0 || change.written() >= self.written
+    }
+}
+
+/// Checks that `count` blocks from `start` on can be those of `inode`: they are in the image, and
+/// not the file system's own. The inodes that are, the resize inode's among them, have such. Linux:
+/// `ext4_inode_block_valid()`, fs/ext4/block_validity.c.
+pub(crate) fn check_place(view: &View<'_>, inode: &Inode, start: u64, count: u64) -> Result<()> {
+    let number = inode.number;
+    if count == 0 || !view.sb.has_blocks(start, count) {
+        let detail =
+            format!("inode {number} has {count} blocks at block {start}, outside of the image");
+        return Err(Error::corrupt(detail));
+    }
+    let reserved = number.0 < view.sb.first_inode && number != InodeNumber::ROOT;
+    if !reserved && view.zone.overlaps(&(start..start + count)) {
+        let detail = format!(
+            "inode {number} has {count} blocks at block {start}, which are the file system's"
+        );
+        return Err(Error::corrupt(detail));
+    }
+    Ok(())
+}
+
+/// Counts `blocks` less in `inode`.
+pub(crate) fn uncount(sb: &Superblock, inode: &mut Inode, blocks: u64) -> Result<()> {
+    let left = inode.sectors.checked_sub(blocks * (sb.block_bytes / 512));
+    let number = inode.number;
+    let short = || Error::corrupt(format!("inode {number} has more blocks than it counts"));
+    inode.sectors = left.ok_or_else(short)?;
+    Ok(())
+}
+
 /// The most blocks that the map of `inode` may need for itself to take in `blocks` blocks of the
 /// file, which are in `runs` runs, wherever their places are.
 pub(crate) fn nodes_for(sb: &Superblock, inode: &Inode, runs: u64, blocks: u64) -> u64 {
@@ -80,3 +147,6 @@ pub(crate) fn nodes_for(sb: &Superblock, inode: &Inode, runs: u64, blocks: u64) 
         false => indirect::nodes_for(sb, runs, blocks),
     }
 }
+
+#[cfg(test)]
+mod tests;

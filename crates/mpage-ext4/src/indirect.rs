@@ -12,85 +12,98 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use crate::balloc;
+use crate::block_map::{Budget, check_place, uncount};
 use crate::change::Change;
 use crate::error::Error;
 use crate::inode::{Inode, InodeNumber};
-use crate::layers::Attempt;
+use crate::layers::{Attempt, Block};
 use crate::superblock::Superblock;
 use crate::view::View;
 
 /// Blocks whose numbers are in the inode.
 const DIRECT: u64 = 12;
-/// Block numbers in the inode that lead to others, and how many levels there are below each.
-const LEVELS: u32 = 3;
+
+/// The way to a block's number.
+struct Branch {
+    /// Which number in the inode leads there.
+    index: usize,
+    /// How many blocks of numbers are on the way.
+    level: u32,
+    /// The first block of the file to which that number leads.
+    first: u64,
+}
+
+impl Branch {
+    /// The way to `block`; `None` behind the end of every map.
+    fn to(sb: &Superblock, block: u64) -> Option<Branch> {
+        if block < DIRECT {
+            let index = usize::try_from(block).expect("below twelve");
+            return Some(Branch { index, level: 0, first: block });
+        }
+        Branch::tops(sb).into_iter().rev().find(|top| block >= top.first).filter(|top| {
+            let count = (sb.block_bytes / 4).pow(top.level);
+            block < top.first + count
+        })
+    }
+
+    /// The three that lead to blocks of numbers.
+    fn tops(sb: &Superblock) -> [Branch; 3] {
+        let in_block = sb.block_bytes / 4;
+        [
+            Branch { index: 12, level: 1, first: DIRECT },
+            Branch { index: 13, level: 2, first: DIRECT + in_block },
+            Branch { index: 14, level: 3, first: DIRECT + in_block + in_block.pow(2) },
+        ]
+    }
+}
+
+/// The content of block of numbers `number` of `inode`.
+fn read(view: &View<'_>, inode: &Inode, number: u32) -> Attempt<Block> {
+    check_place(view, inode, number.into(), 1)?;
+    view.block(number.into(), || format!("a block of numbers of inode {}", inode.number))
+}
 
 /// The run of `inode` that holds file block `block`, as long as one block of numbers tells.
 pub(crate) fn find(view: &View<'_>, inode: &Inode, block: u64) -> Attempt<Extent> {
-    let numbers = <[U32]>::ref_from_bytes(&inode.block).expect("whole numbers");
-    if block < DIRECT {
-        return run(view, inode, &numbers[..12], block, block);
+    let Some(Branch { index, level, mut first }) = Branch::to(view.sb, block) else {
+        return Ok(Extent::hole(FileBlock(block), u64::MAX - block));
+    };
+    if level == 0 {
+        return run(view, inode, &inode.block[index * 4..48], block);
     }
     let in_block = view.sb.block_bytes / 4;
-    let mut first = DIRECT;
-    for level in 1..=LEVELS {
-        let count = in_block.pow(level);
-        if block < first + count {
-            let at = usize::try_from(DIRECT).expect("twelve") + level as usize - 1;
-            return below(view, inode, (numbers[at].get(), level), first, block);
-        }
-        first += count;
-    }
-    Ok(Extent::hole(FileBlock(block), u64::MAX - block))
-}
-
-/// The run that holds `block` below a block of numbers, `level` levels above the file's blocks,
-/// whose first file block is `first`.
-fn below(
-    view: &View<'_>,
-    inode: &Inode,
-    (mut number, level): (u32, u32),
-    mut first: u64,
-    block: u64,
-) -> Attempt<Extent> {
-    let in_block = view.sb.block_bytes / 4;
+    let mut number = number_at(&inode.block, index);
     for level in (0..level).rev() {
         let each = in_block.pow(level);
         if number == 0 {
             return Ok(Extent::hole(FileBlock(block), first + each * in_block - block));
         }
-        let name = || format!("a block of numbers of inode {}", inode.number);
-        let bytes = view.block(number.into(), name)?;
-        let numbers = <[U32]>::ref_from_bytes(&bytes).expect("whole numbers");
-        let index = (block - first) / each;
+        let bytes = read(view, inode, number)?;
+        let nth = (block - first) / each;
+        let index = usize::try_from(nth).expect("inside the block");
         if level == 0 {
-            return run(view, inode, numbers, index, block);
+            return run(view, inode, &bytes[index * 4..], block);
         }
-        number = numbers[usize::try_from(index).expect("inside the block")].get();
-        first += index * each;
+        number = number_at(&bytes, index);
+        first += nth * each;
     }
     unreachable!("level 0 returns");
 }
 
-/// The run in `numbers` from `index` on, which is of file block `block`.
-fn run(view: &View<'_>, inode: &Inode, numbers: &[U32], index: u64, block: u64) -> Attempt<Extent> {
-    let rest = &numbers[usize::try_from(index).expect("inside the block")..];
-    let start = rest[0].get();
+/// The run at the beginning of `numbers`, the first of which is file block `block`'s.
+fn run(view: &View<'_>, inode: &Inode, numbers: &[u8], block: u64) -> Attempt<Extent> {
+    let numbers = <[U32]>::ref_from_bytes(numbers).expect("whole numbers");
+    let start = numbers[0].get();
     let follows = |(n, number): (u64, &U32)| match start {
         0 => *number == 0,
         _ => u64::from(number.get()) == u64::from(start) + n,
     };
-    let count = (0..).zip(rest).take_while(|each| follows(*each)).count() as u64;
+    let count = (0..).zip(numbers).take_while(|each| follows(*each)).count() as u64;
     let start = u64::from(start);
     if start == 0 {
         return Ok(Extent::hole(FileBlock(block), count));
     }
-    if !view.sb.has_blocks(start, count) {
-        let detail = format!(
-            "inode {} has {count} blocks at block {start}, outside of the image",
-            inode.number
-        );
-        return Err(Error::corrupt(detail).into());
-    }
+    check_place(view, inode, start, count)?;
     Ok(Extent::mapped(FileBlock(block), DeviceBlock(start), count))
 }
 
@@ -100,39 +113,17 @@ pub(crate) fn no_unwritten(inode: &Inode) -> Error {
     Error::errno(Errno::OPNOTSUPP, detail)
 }
 
-/// See [`block_map::nodes_for`](crate::block_map::nodes_for). A run may begin a block of numbers at
-/// each level, and goes on into others.
+/// See [`block_map::nodes_for`](crate::block_map::nodes_for).
+///
+/// Of the blocks of numbers at a level, each of which leads to `n` of the next, `b` in a run take
+/// `b / n + 2` at most, and no more than `b`; and these are a run again. There is one block at most
+/// that leads to others that lead to others.
 pub(crate) fn nodes_for(sb: &Superblock, runs: u64, blocks: u64) -> u64 {
     let in_block = sb.block_bytes / 4;
-    let mut nodes = 0;
-    let mut level = blocks;
-    for _ in 0..LEVELS {
-        level = (2 * runs).min(level) + level / in_block;
-        nodes += level;
-    }
-    nodes
-}
-
-/// Where a block's number is: the number in the inode that leads there, how many levels lie below
-/// it, and the first block below it.
-fn branch(sb: &Superblock, block: u64) -> Option<(usize, u32, u64)> {
-    if block < DIRECT {
-        return Some((usize::try_from(block).expect("below twelve"), 0, block));
-    }
-    let in_block = sb.block_bytes / 4;
-    let mut first = DIRECT;
-    for level in 1..=LEVELS {
-        let count = in_block.pow(level);
-        if block < first + count {
-            return Some((
-                usize::try_from(DIRECT).expect("twelve") + level as usize - 1,
-                level,
-                first,
-            ));
-        }
-        first += count;
-    }
-    None
+    let above = |below: u64| (2 * runs).min(below) + below / in_block;
+    let first = above(blocks);
+    let second = above(first);
+    first + second + second.min(1)
 }
 
 fn number_at(bytes: &[u8], index: usize) -> u32 {
@@ -156,62 +147,70 @@ fn narrow(block: u64) -> Attempt<u32> {
 /// See [`block_map::insert`](crate::block_map::insert).
 pub(crate) fn insert(change: &mut Change<'_>, inode: &mut Inode, run: &Extent) -> Attempt<()> {
     let Place::Mapped(to) = run.place else { return Err(no_unwritten(inode).into()) };
-    let in_block = change.sb.block_bytes / 4;
     let sectors = change.sb.block_bytes / 512;
-    let _fits = narrow(to.0 + run.count)?;
     let mut done = 0;
     while done < run.count {
-        let (first, to) = (run.first.0 + done, to.0 + done);
-        let Some((index, level, base)) = branch(change.sb, first) else {
-            let detail = format!("inode {} cannot have block {first}", inode.number);
+        let (block, to) = (run.first.0 + done, to.0 + done);
+        let Some(branch) = Branch::to(change.sb, block) else {
+            let detail = format!("inode {} cannot have block {block}", inode.number);
             return Err(Error::errno(Errno::FBIG, detail).into());
         };
-        if level == 0 {
-            put(&mut inode.block, index, 1, to, inode.number)?;
-            done += 1;
-            inode.sectors += sectors;
-            continue;
-        }
-        let mut below = number_at(&inode.block, index);
-        if below == 0 {
-            below = new_block(change, inode, to)?;
-            set_number(&mut inode.block, index, below);
-        }
-        let mut rest = first - base;
-        for level in (1..level).rev() {
-            let each = in_block.pow(level);
-            let index = usize::try_from(rest / each).expect("inside a block");
-            let parent = u64::from(below);
-            let bytes =
-                change.block(parent, || format!("a block of numbers of inode {}", inode.number))?;
-            below = number_at(&bytes, index);
-            if below == 0 {
-                below = new_block(change, inode, to)?;
-                set_number(change.edit(parent)?, index, below);
+        let left = run.count - done;
+        let count = match branch.level {
+            0 => {
+                let count = left.min(DIRECT - block);
+                put(&mut inode.block, branch.index, count, to, inode.number)?;
+                count
             }
-            rest %= each;
-        }
-        let count = (run.count - done).min(in_block - rest);
-        let _inside = change
-            .block(below.into(), || format!("a block of numbers of inode {}", inode.number))?;
-        let (index, number) = (usize::try_from(rest).expect("inside a block"), inode.number);
-        put(change.edit(below.into())?, index, count, to, number)?;
-        done += count;
+            _ => insert_below(change, inode, &branch, (block, to, left))?,
+        };
         inode.sectors += count * sectors;
+        done += count;
     }
     Ok(())
 }
 
+/// Puts the first of `count` blocks from `block` on, whose places are those from `to` on, into a
+/// block of numbers at the end of `branch`; returns how many that has.
+fn insert_below(
+    change: &mut Change<'_>,
+    inode: &mut Inode,
+    branch: &Branch,
+    (block, to, count): (u64, u64, u64),
+) -> Attempt<u64> {
+    let in_block = change.sb.block_bytes / 4;
+    let mut number = number_at(&inode.block, branch.index);
+    if number == 0 {
+        number = new_block(change, inode, to)?;
+        set_number(&mut inode.block, branch.index, number);
+    }
+    let mut rest = block - branch.first;
+    for level in (1..branch.level).rev() {
+        let each = in_block.pow(level);
+        let index = usize::try_from(rest / each).expect("inside a block");
+        let parent = number;
+        number = number_at(&read(change, inode, parent)?, index);
+        if number == 0 {
+            number = new_block(change, inode, to)?;
+            set_number(change.edit(parent.into())?, index, number);
+        }
+        rest %= each;
+    }
+    let _checked = read(change, inode, number)?;
+    let count = count.min(in_block - rest);
+    let index = usize::try_from(rest).expect("inside a block");
+    put(change.edit(number.into())?, index, count, to, inode.number)?;
+    Ok(count)
+}
+
 /// Puts `count` block numbers from `to` on into `bytes`, where there are none.
 fn put(bytes: &mut [u8], index: usize, count: u64, to: u64, inode: InodeNumber) -> Attempt<()> {
-    for n in 0..count {
-        let at = index + usize::try_from(n).expect("inside a block");
-        if number_at(bytes, at) != 0 {
-            return Err(
-                Error::corrupt(format!("a block of inode {inode} is mapped already")).into()
-            );
+    for (index, place) in (index..).zip(to..to + count) {
+        if number_at(bytes, index) != 0 {
+            let detail = format!("a block of inode {inode} is mapped already, not to {place}");
+            return Err(Error::corrupt(detail).into());
         }
-        set_number(bytes, at, narrow(to + n)?);
+        set_number(bytes, index, narrow(place)?);
     }
     Ok(())
 }
@@ -224,128 +223,126 @@ fn new_block(change: &mut Change<'_>, inode: &mut Inode, near: u64) -> Attempt<u
     narrow(block)
 }
 
-/// Blocks that a step may have written before it leaves the rest to the next one.
-const BLOCKS_MAX: usize = 64;
-
 /// See [`block_map::remove`](crate::block_map::remove).
 pub(crate) fn remove(
     change: &mut Change<'_>,
     inode: &mut Inode,
     blocks: Range<u64>,
 ) -> Attempt<Option<u64>> {
-    let in_block = change.sb.block_bytes / 4;
-    let mut first = DIRECT + (1..=LEVELS).map(|level| in_block.pow(level)).sum::<u64>();
-    let mut removal =
-        Removal { end: blocks.end.min(first), start: blocks.start, freed: Vec::new() };
-    for level in (1..=LEVELS).rev() {
-        first -= in_block.pow(level);
-        let index = usize::try_from(DIRECT).expect("twelve") + level as usize - 1;
-        let number = number_at(&inode.block, index);
-        if number != 0 && removal.end > first && removal.start < removal.end {
-            let is_empty = removal.below(change, inode, (number, level), first)?;
+    let budget = Budget::new(change);
+    let mut removal = Removal { change, inode, budget, blocks, freed: 0..0, stopped: false };
+    for top in Branch::tops(removal.change.sb).into_iter().rev() {
+        let number = number_at(&removal.inode.block, top.index);
+        if number != 0 && removal.reaches(top.first) {
+            let is_empty = removal.below(number, top.level, top.first)?;
             if is_empty {
-                removal.free(change, inode, number)?;
-                set_number(&mut inode.block, index, 0);
-            }
-            if removal.is_over(change) && removal.end > removal.start.max(first) {
-                return removal.finish(change).map(Some);
+                removal.free(number)?;
+                set_number(&mut removal.inode.block, top.index, 0);
             }
         }
-        removal.end = removal.end.min(first.max(removal.start));
+        if !removal.go_on(top.first) {
+            return removal.finish();
+        }
     }
-    for block in (removal.start..removal.end.min(DIRECT)).rev() {
+    for block in (removal.blocks.start..removal.blocks.end).rev() {
         let index = usize::try_from(block).expect("below twelve");
-        let number = number_at(&inode.block, index);
+        let number = number_at(&removal.inode.block, index);
         if number != 0 {
-            removal.free(change, inode, number)?;
-            set_number(&mut inode.block, index, 0);
+            removal.free(number)?;
+            set_number(&mut removal.inode.block, index, 0);
         }
     }
-    let _end = removal.finish(change)?;
-    Ok(None)
+    removal.finish()
 }
 
 /// Blocks on their way out of a map, from the end on.
-struct Removal {
-    start: u64,
-    /// What lies behind is removed.
-    end: u64,
-    /// Runs that are free, each before the one in front of it.
-    freed: Vec<Range<u64>>,
+struct Removal<'c, 'a> {
+    change: &'c mut Change<'a>,
+    inode: &'c mut Inode,
+    budget: Budget,
+    /// What is still to be removed.
+    blocks: Range<u64>,
+    /// A run that is out of the map, and whose bits are still set.
+    freed: Range<u64>,
+    /// The budget is used up, and `blocks` are left.
+    stopped: bool,
 }
 
-impl Removal {
-    /// Removes what lies below block of numbers `number`, `level` levels above the blocks, whose
-    /// first file block is `first`; true when it has no numbers left.
-    fn below(
-        &mut self,
-        change: &mut Change<'_>,
-        inode: &mut Inode,
-        (number, level): (u32, u32),
-        first: u64,
-    ) -> Attempt<bool> {
-        let in_block = change.sb.block_bytes / 4;
+impl Removal<'_, '_> {
+    /// True when something at or behind file block `first` is to be removed.
+    fn reaches(&self, first: u64) -> bool {
+        self.blocks.start < self.blocks.end && first < self.blocks.end
+    }
+
+    /// Removes what lies below block of numbers `number`, `level` levels above the file's blocks,
+    /// whose first file block is `first`; true when it has no numbers left. It ends where the
+    /// budget does.
+    fn below(&mut self, number: u32, level: u32, first: u64) -> Attempt<bool> {
+        let in_block = self.change.sb.block_bytes / 4;
         let each = in_block.pow(level - 1);
-        let name = || format!("a block of numbers of inode {}", inode.number);
-        let bytes = change.block(number.into(), name)?;
-        let from = self.start.saturating_sub(first) / each;
-        let to = (self.end - first).div_ceil(each).min(in_block);
-        for index in (from..to).rev() {
-            let at = usize::try_from(index).expect("inside a block");
-            let child = number_at(&bytes, at);
-            let start = first + index * each;
-            if child != 0 {
-                let is_empty = match level {
-                    1 => true,
-                    _ => self.below(change, inode, (child, level - 1), start)?,
-                };
-                if is_empty {
-                    self.free(change, inode, child)?;
-                    set_number(change.edit(number.into())?, at, 0);
-                }
-                if level > 1 && self.is_over(change) && self.end > start.max(self.start) {
-                    return Ok(false);
-                }
+        let bytes = read(self.change, self.inode, number)?;
+        self.budget.note_node();
+        let from = self.blocks.start.saturating_sub(first) / each;
+        let to = (self.blocks.end - first).div_ceil(each).min(in_block);
+        let mut gone = Vec::new();
+        for nth in (from..to).rev() {
+            let index = usize::try_from(nth).expect("inside a block");
+            let start = first + nth * each;
+            let below = number_at(&bytes, index);
+            if below != 0 && (level == 1 || self.below(below, level - 1, start)?) {
+                self.free(below)?;
+                gone.push(index);
             }
-            self.end = self.end.min(start.max(self.start));
-            if self.is_over(change) && self.end > self.start {
-                return self.is_empty(change, number);
+            if !self.go_on(start) {
+                break;
             }
         }
-        self.is_empty(change, number)
+        if gone.is_empty() {
+            return Ok(bytes.iter().all(|byte| *byte == 0));
+        }
+        let bytes = self.change.edit(number.into())?;
+        for index in gone {
+            set_number(bytes, index, 0);
+        }
+        Ok(bytes.iter().all(|byte| *byte == 0))
     }
 
-    fn is_empty(&self, change: &Change<'_>, number: u32) -> Attempt<bool> {
-        Ok(change.look(number.into())?.iter().all(|byte| *byte == 0))
+    /// Notes that all from file block `first` on was removed, if it did not stop before; false when
+    /// it stops.
+    fn go_on(&mut self, first: u64) -> bool {
+        if !self.stopped {
+            self.blocks.end = self.blocks.end.min(first.max(self.blocks.start));
+            let is_over = self.budget.is_over(self.change);
+            self.stopped = is_over && self.blocks.start < self.blocks.end;
+        }
+        !self.stopped
     }
 
-    /// True when the rest is for the next change.
-    fn is_over(&self, change: &Change<'_>) -> bool {
-        change.written() + 3 * self.freed.len() >= BLOCKS_MAX
-    }
-
-    /// Notes that a block is free.
-    fn free(&mut self, change: &Change<'_>, inode: &mut Inode, number: u32) -> Attempt<()> {
+    /// Block `number` is out of the map.
+    fn free(&mut self, number: u32) -> Attempt<()> {
         let block = u64::from(number);
-        if !change.sb.has_blocks(block, 1) {
-            let detail = format!("inode {} has block {block}, outside of the image", inode.number);
-            return Err(Error::corrupt(detail).into());
+        check_place(self.change, self.inode, block, 1)?;
+        uncount(self.change.sb, self.inode, 1)?;
+        if self.freed.start != block + 1 {
+            self.clear()?;
+            self.freed.end = block + 1;
         }
-        let less = change.sb.block_bytes / 512;
-        let short = || Error::corrupt(format!("inode {} counts too few blocks", inode.number));
-        inode.sectors = inode.sectors.checked_sub(less).ok_or_else(short)?;
-        match self.freed.last_mut() {
-            Some(run) if run.start == block + 1 => run.start = block,
-            _ => self.freed.push(block..block + 1),
+        self.freed.start = block;
+        Ok(())
+    }
+
+    /// Clears the bits of the run that is out of the map.
+    fn clear(&mut self) -> Attempt<()> {
+        if !self.freed.is_empty() {
+            balloc::free(self.change, std::mem::take(&mut self.freed))?;
+            self.budget.note_run();
         }
         Ok(())
     }
 
-    /// Clears the bits of what is free; returns from where on all was removed.
-    fn finish(self, change: &mut Change<'_>) -> Attempt<u64> {
-        for run in self.freed {
-            balloc::free(change, run)?;
-        }
-        Ok(self.end)
+    /// Returns the end of what is still to be removed.
+    fn finish(mut self) -> Attempt<Option<u64>> {
+        self.clear()?;
+        Ok(self.stopped.then_some(self.blocks.end))
     }
 }

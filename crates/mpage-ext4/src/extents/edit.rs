@@ -8,17 +8,15 @@ use std::ops::Range;
 use mpage::Extent;
 use mpage_block::Errno;
 
-use super::tree::{Entry, Path};
+use super::tree::{Entry, Path, ROOT_MAX, shrink};
 use super::{FILE_BLOCKS, WRITTEN_MAX, entries_max};
 use crate::balloc;
+use crate::block_map::{Budget, uncount};
 use crate::change::Change;
 use crate::error::Error;
 use crate::inode::Inode;
 use crate::layers::Attempt;
 use crate::superblock::Superblock;
-
-/// Blocks that a step may have written before it leaves the rest to the next one.
-const BLOCKS_MAX: usize = 64;
 
 /// The longest run that an entry can have.
 fn count_max(written: bool) -> u64 {
@@ -35,9 +33,8 @@ pub(crate) fn insert(change: &mut Change<'_>, inode: &mut Inode, run: &Extent) -
     let mut first = whole.first;
     while first < whole.end() {
         let mut path = Path::to(change, inode, first)?;
-        // What is in another leaf gets its turn.
-        let end = first + (whole.end() - first).min(count_max(whole.written));
-        let end = path.end().map_or(end, |next| next.min(end));
+        // What belongs into another leaf gets its turn.
+        let end = whole.end().min(first + count_max(whole.written)).min(path.blocks().end);
         let run = whole.part(first, end);
         let at_end = path.leaf().last().is_none_or(|last| last.first < first);
         let new = place(path.leaf(), run).ok_or_else(|| {
@@ -110,9 +107,8 @@ pub(crate) fn remove(
     inode: &mut Inode,
     blocks: Range<u64>,
 ) -> Attempt<Option<u64>> {
-    each_leaf(change, inode, blocks, |path, blocks| {
+    let left = each_leaf(change, inode, blocks, |path, blocks, budget| {
         let mut end = blocks.end;
-        let sectors = path.change.sb.block_bytes / 512;
         loop {
             let entries = path.leaf();
             let at = entries.partition_point(|entry| entry.first < end);
@@ -126,13 +122,16 @@ pub(crate) fn remove(
             let left: Vec<Entry> = left.map(|(first, end)| old.part(first, end)).collect();
             drop(entries.splice(at..=at, left));
             balloc::free(path.change, gone.to..gone.to + gone.count)?;
-            path.inode.sectors -= gone.count * sectors;
+            uncount(path.change.sb, path.inode, gone.count)?;
+            budget.note_run();
             end = gone.first;
-            if path.change.written() >= BLOCKS_MAX {
+            if budget.is_over(path.change) {
                 return Ok(end);
             }
         }
-    })
+    })?;
+    shrink(change, inode)?;
+    Ok(left)
 }
 
 /// See [`block_map::unwrite`](crate::block_map::unwrite).
@@ -141,25 +140,28 @@ pub(crate) fn unwrite(
     inode: &mut Inode,
     blocks: Range<u64>,
 ) -> Attempt<Option<u64>> {
-    each_leaf(change, inode, blocks, |path, blocks| {
-        let cut = |entry: &Entry| {
-            let middle = entry.first.max(blocks.start)..entry.end().min(blocks.end);
-            if !entry.written || middle.start >= middle.end {
-                return vec![*entry];
-            }
-            let half = middle.end.min(middle.start + count_max(false));
-            let bounds = [entry.first, middle.start, half, middle.end, entry.end()];
-            let parts = bounds.windows(2).filter(|bound| bound[0] < bound[1]);
-            let part = |bound: &[u64]| {
-                let written = bound[0] < middle.start || bound[0] >= middle.end;
-                Entry { written, ..entry.part(bound[0], bound[1]) }
-            };
-            parts.map(part).collect()
-        };
-        let entries: Vec<Entry> = path.leaf().iter().flat_map(cut).collect();
+    each_leaf(change, inode, blocks, |path, blocks, _| {
+        let entries: Vec<Entry> =
+            path.leaf().iter().flat_map(|entry| unwritten(entry, &blocks)).collect();
         *path.leaf() = joined(&entries);
         Ok(blocks.start)
     })
+}
+
+/// What becomes of `entry` when its part of `blocks` is not written any more.
+fn unwritten(entry: &Entry, blocks: &Range<u64>) -> Vec<Entry> {
+    let middle = entry.first.max(blocks.start)..entry.end().min(blocks.end);
+    if !entry.written || middle.start >= middle.end {
+        return vec![*entry];
+    }
+    let most = middle.end.min(middle.start + count_max(false));
+    let bounds = [entry.first, middle.start, most, middle.end, entry.end()];
+    let parts = bounds.windows(2).filter(|bound| bound[0] < bound[1]);
+    let part = |bound: &[u64]| {
+        let written = !middle.contains(&bound[0]);
+        Entry { written, ..entry.part(bound[0], bound[1]) }
+    };
+    parts.map(part).collect()
 }
 
 /// Lets `edit` change each leaf that may have some of `blocks`, the last first. It gets what of
@@ -169,49 +171,62 @@ fn each_leaf(
     change: &mut Change<'_>,
     inode: &mut Inode,
     blocks: Range<u64>,
-    edit: impl Fn(&mut Path<'_, '_>, Range<u64>) -> Attempt<u64>,
+    edit: impl Fn(&mut Path<'_, '_>, Range<u64>, &mut Budget) -> Attempt<u64>,
 ) -> Attempt<Option<u64>> {
+    let mut budget = Budget::new(change);
     let mut end = blocks.end.min(FILE_BLOCKS);
     while blocks.start < end {
-        if change.written() >= BLOCKS_MAX {
+        if budget.is_over(change) {
             return Ok(Some(end));
         }
+        budget.note_node();
         let mut path = Path::to(change, inode, end - 1)?;
-        let (is_first, start) = (path.is_first(), path.start().max(blocks.start));
+        let start = path.blocks().start.max(blocks.start);
         let before = path.leaf().clone();
-        let done = edit(&mut path, start..end)?;
+        let done = edit(&mut path, start..end, &mut budget)?;
         if *path.leaf() != before {
             path.store(false)?;
         }
-        if done > start {
-            return Ok(Some(done));
-        }
-        if is_first {
-            break;
-        }
-        end = start;
+        end = done;
     }
     Ok(None)
 }
 
 /// See [`block_map::nodes_for`](crate::block_map::nodes_for).
 ///
-/// A leaf that is split has two halves, which take a half of what a node holds each before they are
-/// split again; so do the nodes above. The first split of each node on the way to a run comes
-/// beside that.
+/// Each block adds an entry at most, and what is unwritten one more a run: where every other block
+/// of it is converted, there is a border on both sides of each. So it is
+/// `added = blocks + runs` entries at most, one or two at a time, which is one new node at a time.
+///
+/// How many nodes that makes: let a node have room for `max` entries, and let one with `e` entries
+/// be worth `2 e / (max - 1)`, if it is the last of its level, and else as much as `e` exceeds a
+/// half of `max + 2`, in parts of a half of `max`. Then an entry more makes a node worth
+/// `2 / (max - 1)` more at most, and a split, whether it leaves one node full or two with a half,
+/// costs a worth of one at least. At the beginning a node is worth less than one, the last one less
+/// than three.
+///
+/// A run of holes lies in one leaf. One of unwritten blocks begins in one and ends in another; a
+/// leaf all of which it has is worth no more than its blocks are counted for. So
+/// `2 runs + 1 + 2 (added + 1) / (max - 1)` nodes come at a level; and as many entries at the one
+/// above. No more of its nodes than there are new ones below, or twice the runs, are touched.
+///
+/// What the root has no room for becomes a node, which is the last of its level, and alone.
 pub(crate) fn nodes_for(sb: &Superblock, inode: &Inode, runs: u64, blocks: u64) -> u64 {
-    let (entries, depth) = (u64::from(inode.block[2]), u64::from(inode.block[6]));
-    // A conversion in the middle of a run makes three of it.
-    let added = 2 * blocks;
-    if blocks == 0 || depth == 0 && entries + added <= 4 {
+    if blocks == 0 {
         return 0;
     }
-    let half = entries_max(sb) as u64 / 2;
+    let (entries, depth) = (u64::from(inode.block[2]), u64::from(inode.block[6]));
+    let max = entries_max(sb) as u64;
+    let mut added = blocks + runs;
     let mut nodes = 0;
-    let mut level = added;
-    for _ in 0..=depth + 1 {
-        level = runs.min(level) + level / half;
-        nodes += level;
+    for _ in 0..depth {
+        added = added.min(2 * runs + 1 + 2 * (added + 1) / (max - 1));
+        nodes += added;
     }
-    nodes + 1
+    let mut of_root = entries + added;
+    while of_root > ROOT_MAX as u64 {
+        of_root = 1 + 2 * of_root / (max - 1);
+        nodes += of_root;
+    }
+    nodes
 }

@@ -13,9 +13,10 @@ use mpage::{Extent, Place};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::block_map::check_place;
 use crate::error::{Error, Result};
 use crate::inode::Inode;
-use crate::layers::Attempt;
+use crate::layers::{Attempt, Block};
 use crate::superblock::Superblock;
 use crate::view::View;
 
@@ -76,38 +77,44 @@ struct Part {
 
 /// The run of `inode` that holds file block `block`, as long as one entry or hole of a leaf tells.
 pub(crate) fn find(view: &View<'_>, inode: &Inode, block: u64) -> Attempt<Extent> {
-    let name = || format!("the map of inode {}", inode.number);
     if block >= FILE_BLOCKS {
         return Ok(Extent::hole(FileBlock(block), u64::MAX - block));
     }
-    let root = Node::of(&inode.block, name())?;
-    if root.depth > DEPTH_MAX {
-        let detail = format!("{} has {} levels", name(), root.depth);
-        return Err(Error::corrupt(detail).into());
-    }
+    let root = Node::root(inode)?;
     let mut blocks = 0..FILE_BLOCKS;
     let mut below = match root.depth {
-        0 => return Ok(root.find(view, &Part { name: name(), blocks }, block)?),
-        _ => root.child(&name(), &mut blocks, block)?,
+        0 => return Ok(root.find(view, inode, &Part { name: name(inode), blocks }, block)?),
+        _ => root.child(&name(inode), &mut blocks, block)?,
     };
     let mut depth = root.depth;
     while let Some(number) = below {
         depth -= 1;
-        let name = || format!("{}, block {number}", name());
-        let bytes = view.block(number, name)?;
-        check_sum(view, inode, &bytes, number)?;
-        let node = Node::of(&bytes, name())?;
-        if node.depth != depth {
-            let detail = format!("{} is at level {}, not {depth}", name(), node.depth);
-            return Err(Error::corrupt(detail).into());
-        }
+        let bytes = read(view, inode, number)?;
+        let name = name_at(inode, number);
+        let node = Node::at(&bytes, &name, depth)?;
         if depth == 0 {
-            return Ok(node.find(view, &Part { name: name(), blocks }, block)?);
+            return Ok(node.find(view, inode, &Part { name, blocks }, block)?);
         }
-        below = node.child(&name(), &mut blocks, block)?;
+        below = node.child(&name, &mut blocks, block)?;
     }
     // Before the first entry of a node there is nothing.
     Ok(Extent::hole(FileBlock(block), blocks.end - block))
+}
+
+fn name(inode: &Inode) -> String {
+    format!("the map of inode {}", inode.number)
+}
+
+fn name_at(inode: &Inode, number: u64) -> String {
+    format!("{}, block {number}", name(inode))
+}
+
+/// The block that node `number` fills, its checksum checked.
+fn read(view: &View<'_>, inode: &Inode, number: u64) -> Attempt<Block> {
+    check_place(view, inode, number, 1)?;
+    let bytes = view.block(number, || name_at(inode, number))?;
+    check_sum(view, inode, &bytes, number)?;
+    Ok(bytes)
 }
 
 /// Entries that a node that fills a block has room for.
@@ -136,7 +143,26 @@ fn check_sum(view: &View<'_>, inode: &Inode, bytes: &[u8], number: u64) -> Resul
 }
 
 impl<'a> Node<'a> {
-    fn of(bytes: &'a [u8], name: String) -> Result<Node<'a>> {
+    /// The root of the tree of `inode`.
+    fn root(inode: &'a Inode) -> Result<Node<'a>> {
+        let root = Node::of(&inode.block, &name(inode))?;
+        if root.depth > DEPTH_MAX {
+            return Err(Error::corrupt(format!("{} has {} levels", name(inode), root.depth)));
+        }
+        Ok(root)
+    }
+
+    /// The node in `bytes`, which is `depth` levels above the leaves.
+    fn at(bytes: &'a [u8], name: &str, depth: u16) -> Result<Node<'a>> {
+        let node = Node::of(bytes, name)?;
+        if node.depth != depth {
+            let detail = format!("{name} is at level {}, not {depth}", node.depth);
+            return Err(Error::corrupt(detail));
+        }
+        Ok(node)
+    }
+
+    fn of(bytes: &'a [u8], name: &str) -> Result<Node<'a>> {
         let (header, rest) = Header::ref_from_prefix(bytes).expect("a node has a header");
         let (entries, max) = (usize::from(header.entries.get()), usize::from(header.max.get()));
         if header.magic != MAGIC || entries > max || max > rest.len() / ENTRY {
@@ -163,19 +189,18 @@ impl<'a> Node<'a> {
             return Err(Error::corrupt(detail));
         }
         *blocks = start.max(blocks.start)..end;
-        let index = &indexes[at];
-        Ok(Some(u64::from(index.leaf_lo.get()) | u64::from(index.leaf_hi.get()) << 32))
+        Ok(Some(indexes[at].leaf()))
     }
 
     /// The run of a leaf that holds file block `block`.
-    fn find(&self, view: &View<'_>, place: &Part, block: u64) -> Result<Extent> {
+    fn find(&self, view: &View<'_>, inode: &Inode, place: &Part, block: u64) -> Result<Extent> {
         let extents = <[RawExtent]>::ref_from_bytes(self.entries).expect("whole entries");
         let behind = extents.partition_point(|extent| u64::from(extent.first.get()) <= block);
         let end = extents.get(behind).map_or(place.blocks.end, |next| next.first.get().into());
         let Some(at) = behind.checked_sub(1) else {
             return Ok(Extent::hole(FileBlock(block), end - block));
         };
-        let extent = extents[at].read(view, &place.name)?;
+        let extent = extents[at].read(view, inode)?;
         let after = extent.first.0 + extent.count;
         if after > end || extent.first.0 < place.blocks.start {
             let detail = format!(
@@ -192,19 +217,29 @@ impl<'a> Node<'a> {
 }
 
 impl RawExtent {
-    fn read(&self, view: &View<'_>, name: &str) -> Result<Extent> {
-        let len = self.len.get();
-        let (count, written) = match len {
-            0..=WRITTEN_MAX => (len, true),
-            _ => (len - WRITTEN_MAX, false),
-        };
-        let start = u64::from(self.start_lo.get()) | u64::from(self.start_hi.get()) << 32;
-        if count == 0 || !view.sb.has_blocks(start, count.into()) {
-            let detail = format!("{name} has {count} blocks at block {start}");
-            return Err(Error::corrupt(detail));
-        }
-        let (first, to) = (FileBlock(self.first.get().into()), DeviceBlock(start));
+    fn read(&self, view: &View<'_>, inode: &Inode) -> Result<Extent> {
+        let (count, written) = self.count();
+        check_place(view, inode, self.start(), count)?;
+        let (first, to) = (FileBlock(self.first.get().into()), DeviceBlock(self.start()));
         let place = if written { Place::Mapped(to) } else { Place::Unwritten(to) };
-        Ok(Extent { place, ..Extent::mapped(first, to, count.into()) })
+        Ok(Extent { place, ..Extent::mapped(first, to, count) })
+    }
+
+    /// Its blocks, and whether they are written.
+    fn count(&self) -> (u64, bool) {
+        let len = self.len.get();
+        let written = len <= WRITTEN_MAX;
+        (u64::from(if written { len } else { len - WRITTEN_MAX }), written)
+    }
+
+    fn start(&self) -> u64 {
+        u64::from(self.start_lo.get()) | u64::from(self.start_hi.get()) << 32
+    }
+}
+
+impl RawIndex {
+    /// The node below.
+    fn leaf(&self) -> u64 {
+        u64::from(self.leaf_lo.get()) | u64::from(self.leaf_hi.get()) << 32
     }
 }
