@@ -220,52 +220,59 @@ pub(crate) fn begin_overwriting(
             return Ok(());
         }
         let flushed = flush_mapping(space);
-        if flushed.is_ok() && space.zeroed.lost(space.dev().flushed()).is_none() {
+        if flushed.is_ok() && space.zeroed.lost(range, space.dev().flushed()).is_empty() {
             return Ok(());
         }
         space.end_removal(pages);
         flushed.map_err(|errno| Error::new(ErrorKind::Device(errno), "write direct"))?;
-        redo_removals(space)?;
+        redo_removals(space, range)?;
     }
 }
 
-/// Zeroes again what removals zeroed on the device and a failed flush may have lost. What is cached
-/// there is written and dropped first: then nothing is written over the range meanwhile.
+/// Zeroes again what removals zeroed on the device and a failed flush may have lost: what meets
+/// `range`, and each by itself, so that a page in use keeps no other from being done.
 ///
 /// # Errors
 ///
-/// Those of writing and dropping what is cached there, and those of the block map; the ranges stay
-/// lost then.
-pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
-    let lost = space.zeroed.lost(space.dev().flushed());
-    let (Some(range), Some(get_block)) = (lost, &space.ops().get_block) else { return Ok(()) };
-    let pages = pages_touched(&range);
-    space.begin_removal(&pages);
+/// The first of those of writing and dropping what is cached there, and of the block map; the range
+/// stays lost then, and the others were tried.
+pub(crate) fn redo_removals(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let mut result = Ok(());
+    let lost = space.zeroed.lost(&(0..u64::MAX), space.dev().flushed());
+    let meets = |lost: &Range<u64>| lost.start < range.end && range.start < lost.end;
+    for lost in lost.into_iter().filter(meets) {
+        let pages = pages_touched(&lost);
+        space.begin_removal(&pages);
+        let redone = redo_removal(space, &lost);
+        space.end_removal(&pages);
+        result = result.and(redone);
+    }
+    result
+}
+
+/// Zeroes again what is lost of `range`, whose pages are registered as being removed. What is
+/// cached there is written and dropped first: then nothing is written over the range meanwhile.
+fn redo_removal(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let Some(get_block) = &space.ops().get_block else { return Ok(()) };
     let size = space.block_size();
-    let result = invalidate_strict(space, &range).and_then(|()| {
-        // What lies behind the end is cut off by itself: else the file would be shorter meanwhile.
-        let end = size.start_of(size.block_after(space.size()));
-        let lost = space.zeroed.take_lost(&range).into_iter();
-        let parts = lost.flat_map(|lost| {
-            let middle = end.clamp(lost.start, lost.end);
-            [lost.start..middle, middle..lost.end]
-        });
-        let mut result = Ok(());
-        for part in parts.filter(|part| !part.is_empty()) {
-            let began = space.dev().failed_flushes();
-            let removed = get_block.remove(size.block_of(part.start)..size.block_of(part.end));
-            let noted = match removed {
-                Ok(()) => note_removal(space, &part, began, true),
-                Err(error) => {
-                    space.zeroed.lost_again(&part);
-                    Err(error)
-                }
-            };
-            result = result.and(noted);
-        }
-        result
+    // Somebody else may have done it, or has written there.
+    if space.zeroed.lost(range, space.dev().flushed()).is_empty() {
+        return Ok(());
+    }
+    invalidate_strict(space, range)?;
+    // What lies behind the end is cut off by itself: else the file would be shorter meanwhile.
+    let end = size.start_of(size.block_after(space.size()));
+    let parts = space.zeroed.lost(range, space.dev().flushed()).into_iter().flat_map(|lost| {
+        let middle = end.clamp(lost.start, lost.end);
+        [lost.start..middle, middle..lost.end]
     });
-    space.end_removal(&pages);
+    let mut result = Ok(());
+    for part in parts.filter(|part| !part.is_empty()) {
+        let began = space.dev().failed_flushes();
+        let removed = get_block.remove(size.block_of(part.start)..size.block_of(part.end));
+        let noted = removed.and_then(|()| note_removal(space, &part, began, true));
+        result = result.and(noted);
+    }
     result
 }
 

@@ -1,7 +1,12 @@
 use super::*;
 
 fn ranges(zeroed: &Zeroed) -> Vec<(u64, u64)> {
-    zeroed.state.lock().ranges.iter().map(|(start, end)| (*start, *end)).collect()
+    zeroed.state.lock().ranges.iter().map(|(start, zeros)| (*start, zeros.end)).collect()
+}
+
+/// All that is lost.
+fn lost(zeroed: &Zeroed, flushed: u64) -> Vec<Range<u64>> {
+    zeroed.lost(&(0..u64::MAX), flushed)
 }
 
 #[test]
@@ -30,12 +35,13 @@ fn a_flush_that_covers_the_last_removal_forgets_all() {
     let zeroed = Zeroed::default();
     assert!(zeroed.note(&(0..10), (1, false), 0));
     zeroed.flush_failed(1);
-    assert_eq!(zeroed.lost(1), None);
+    assert_eq!(lost(&zeroed, 1), []);
     assert!(zeroed.note(&(20..30), (2, false), 1));
     assert!(zeroed.note(&(40..50), (3, false), 1));
-    assert_eq!(zeroed.lost(1), None, "no flush failed");
+    assert_eq!(lost(&zeroed, 1), [], "no flush failed");
     zeroed.flush_failed(2);
-    assert_eq!(zeroed.lost(3), Some(20..50), "a good flush behind the failed one proves nothing");
+    let behind = "a good flush behind the failed one proves nothing";
+    assert_eq!(lost(&zeroed, 3), [20..30, 40..50], "{behind}");
 }
 
 #[test]
@@ -68,18 +74,24 @@ fn a_read_behind_a_flush_or_with_all_overwritten_forgets_and_asks_for_no_lock_ag
 fn zeros_written_while_a_flush_failed_are_lost() {
     let zeroed = Zeroed::default();
     assert!(zeroed.note(&(0..10), (1, true), 1));
-    assert_eq!(zeroed.lost(1), Some(0..10), "a flush that came later need not cover them");
+    let later = "a flush that came later need not cover them";
+    assert!(lost(&zeroed, 1).into_iter().eq(std::iter::once(0..10)), "{later}");
 }
 
 #[test]
-fn what_could_not_be_zeroed_again_stays_lost() {
+fn what_is_zeroed_again_is_lost_no_more_and_its_neighbours_are() {
     let zeroed = Zeroed::default();
-    assert!(zeroed.note(&(0..10), (1, false), 0));
+    assert!(zeroed.note(&(0..40), (1, false), 0));
     zeroed.flush_failed(0);
-    assert!(zeroed.take_lost(&(0..u64::MAX)).into_iter().eq(std::iter::once(0..10)));
-    assert_eq!(zeroed.lost(0), None);
-    zeroed.lost_again(&(0..10));
-    assert_eq!(zeroed.lost(0), Some(0..10));
+    assert!(zeroed.note(&(10..20), (2, false), 0));
+    assert_eq!(ranges(&zeroed), [(0, 10), (10, 20), (20, 40)]);
+    assert_eq!(lost(&zeroed, 1), [0..10, 20..40]);
+    assert_eq!(zeroed.lost(&(5..25), 1), [5..10, 20..25], "only what was asked for");
+    assert_eq!(lost(&zeroed, 2), [0..10, 20..40]);
+    assert_eq!(ranges(&zeroed), [(0, 10), (20, 40)], "a flush has covered the rest");
+    assert!(zeroed.note(&(10..20), (3, false), 2));
+    zeroed.flush_failed(2);
+    assert_eq!(ranges(&zeroed), [(0, 40)]);
 }
 
 #[test]
