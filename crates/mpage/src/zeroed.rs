@@ -14,6 +14,15 @@ use mpage_locks::atomic::{AtomicBool, Ordering};
 /// Ranges remembered; a removal that would make it more flushes the device first.
 const RANGES_MAX: usize = 1024;
 
+/// What becomes of the room of bytes that are made zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// The device, or the block map, may let it go.
+    Freed,
+    /// It stays.
+    Kept,
+}
+
 /// The zeroed ranges of one mapping, in bytes.
 #[derive(Default)]
 pub(crate) struct Zeroed {
@@ -34,6 +43,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Zeros {
     end: u64,
+    room: Room,
     /// A flush failed: they may be lost.
     lost: bool,
 }
@@ -41,18 +51,24 @@ struct Zeros {
 impl Zeros {
     /// True when the two are one where they touch.
     fn is_like(self, other: Zeros) -> bool {
-        self.lost == other.lost
+        (self.room, self.lost) == (other.room, other.lost)
     }
 }
 
 impl Zeroed {
-    /// `range` was zeroed by the device write with number `at`, and is `lost` if a flush failed
-    /// meanwhile; a good one has covered all up to `flushed`. False when too many ranges are
-    /// remembered to go on without a flush.
-    pub(crate) fn note(&self, range: &Range<u64>, (at, lost): (u64, bool), flushed: u64) -> bool {
+    /// `range` was zeroed, with its `room` freed or kept, by the device write with number `at`, and
+    /// is `lost` if a flush failed meanwhile; a good one has covered all up to `flushed`. False
+    /// when too many ranges are remembered to go on without a flush.
+    pub(crate) fn note(
+        &self,
+        range: &Range<u64>,
+        room: Room,
+        (at, lost): (u64, bool),
+        flushed: u64,
+    ) -> bool {
         let mut state = self.state.lock();
         self.forget_flushed(&mut state, flushed);
-        state.add(range, Zeros { end: range.end, lost });
+        state.add(range, Zeros { end: range.end, room, lost });
         state.upto = state.upto.max(at);
         self.any.store(true, Ordering::SeqCst);
         state.ranges.len() <= RANGES_MAX
@@ -98,17 +114,19 @@ impl Zeroed {
         }
     }
 
-    /// What of `range` may be lost, in ascending order. A good flush has covered all up to
-    /// `flushed`.
-    pub(crate) fn lost(&self, range: &Range<u64>, flushed: u64) -> Vec<Range<u64>> {
+    /// What of `range` may be lost, in ascending order, and what became of its room. A good flush
+    /// has covered all up to `flushed`.
+    pub(crate) fn lost(&self, range: &Range<u64>, flushed: u64) -> Vec<(Range<u64>, Room)> {
         if !self.any.load(Ordering::SeqCst) {
             return Vec::new();
         }
         let mut state = self.state.lock();
         self.forget_flushed(&mut state, flushed);
         let lost = state.ranges.iter().filter(|(_, zeros)| zeros.lost);
-        let inside = lost.map(|(start, zeros)| (*start).max(range.start)..zeros.end.min(range.end));
-        inside.filter(|part| part.start < part.end).collect()
+        let inside = lost.map(|(start, zeros)| {
+            ((*start).max(range.start)..zeros.end.min(range.end), zeros.room)
+        });
+        inside.filter(|(part, _)| part.start < part.end).collect()
     }
 
     fn forget_flushed(&self, state: &mut State, flushed: u64) {

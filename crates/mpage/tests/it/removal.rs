@@ -7,6 +7,7 @@ use mpage::units::{BlockSize, FileBlock, PageIndex};
 use mpage::{CachedFile, Extent, GetBlock, Identity, MapRequest, Operations, PageCache, SyncKind};
 use mpage_block::wrap::Times;
 use mpage_block::{BioOp, BlockDevice, Errno, MemoryDevice, MemoryOptions};
+use mpage_locks::Mutex;
 use mpage_locks::atomic::{AtomicBool, Ordering};
 
 use crate::rig::{Rig, memory_device, options, pattern};
@@ -185,6 +186,59 @@ fn a_page_in_use_between_lost_holes_keeps_no_sync_from_success() {
     drop((between, inside));
     rig.file.fsync().unwrap();
     assert!(is_zero(6));
+}
+
+/// Notes what it was asked to remove, and what to zero.
+struct Asked {
+    map: Identity,
+    removed: Mutex<Vec<Range<u64>>>,
+    zeroed: Mutex<Vec<Range<u64>>>,
+}
+
+impl GetBlock for Asked {
+    fn get_block(&self, request: &MapRequest) -> mpage::Result<Extent> {
+        self.map.get_block(request)
+    }
+
+    fn remove(&self, blocks: Range<FileBlock>) -> mpage::Result<()> {
+        self.removed.lock().push(blocks.start.0..blocks.end.0);
+        self.map.remove(blocks)
+    }
+
+    fn zero(&self, blocks: Range<FileBlock>) -> mpage::Result<()> {
+        self.zeroed.lock().push(blocks.start.0..blocks.end.0);
+        self.map.zero(blocks)
+    }
+
+    fn removes_by_writing(&self) -> bool {
+        true
+    }
+}
+
+/// Zeros that kept the room of their blocks keep it when they are written again: a block map that
+/// was asked to remove them would give room up that is set aside, and a device its blocks.
+///
+/// Seen to fail: with all that was lost removed again.
+#[test]
+fn zeros_that_kept_their_room_keep_it_when_they_are_written_again() {
+    let stack = Stack::new(1 << 20);
+    let device = stack.top();
+    let cache = PageCache::new(&options()).unwrap();
+    let dev = cache.add_device(Arc::clone(&device)).unwrap();
+    let block = BlockSize::new(4096).unwrap();
+    let (removed, zeroed) = (Mutex::default(), Mutex::default());
+    let map = Arc::new(Asked { map: Identity::new(device, block), removed, zeroed });
+    let ops = Operations { get_block: Some(map.clone()), ..Operations::default() };
+    let file = CachedFile::new(cache.add_mapping(&dev, block, 1 << 20, ops).unwrap(), true);
+    file.punch_hole(pages(1, 4)).unwrap();
+    file.zero_range(pages(2, 2)).unwrap();
+    assert_eq!(*map.removed.lock(), vec![1..5]);
+    assert_eq!(*map.zeroed.lock(), vec![2..4]);
+    stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(file.fsync()), Errno::IO);
+    file.fsync().unwrap();
+    assert_eq!(map.removed.lock()[1..], [1..2, 4..5]);
+    assert_eq!(map.zeroed.lock()[1..].to_vec(), vec![2..4]);
 }
 
 /// A flush may fail when zeros have been written and are not remembered yet.
