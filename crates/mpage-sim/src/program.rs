@@ -35,6 +35,8 @@ pub(crate) struct Setup {
     pub(crate) faults: Vec<Fault>,
     /// Questions for the place of a block that fail.
     pub(crate) map_faults: u32,
+    /// Files are closed at the end without a sync: what is left to do is the cache's.
+    pub(crate) closes: bool,
 }
 
 /// One call.
@@ -142,6 +144,8 @@ impl Setup {
             },
             faults: Vec::new(),
             map_faults: 0,
+            // A file system has to be asked to commit.
+            closes: kind != Kind::Files && random.bool(),
         };
         setup.limits.capacity = match kind {
             Kind::Image => Some(pages * PAGE),

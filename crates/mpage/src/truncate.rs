@@ -201,6 +201,7 @@ fn note_removal(
     if space.dev().limits().volatile_cache && space.dev().failed_flushes() != began {
         space.zeroed.flush_failed(space.dev().flushed());
     }
+    space.count_lost_zeros();
     if has_room {
         return Ok(());
     }
@@ -242,12 +243,36 @@ pub(crate) fn begin_overwriting(
 /// The first of those of writing and dropping what is cached there, and of the block map; the range
 /// stays lost then, and the others were tried.
 pub(crate) fn redo_removals(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    redo_each(space, range, |pages| {
+        space.begin_removal(pages);
+        true
+    })
+}
+
+/// As [`redo_removals`], of all that is lost but where something is being removed: who removes it
+/// may wait for memory, and the caller is who makes room.
+///
+/// # Errors
+///
+/// As [`redo_removals`].
+pub(crate) fn try_redo_removals(space: &AddressSpace) -> Result<()> {
+    redo_each(space, &(0..u64::MAX), |pages| space.try_begin_removal(pages))
+}
+
+/// Does again what is lost and meets `range`, where `begin` registers the pages.
+fn redo_each(
+    space: &AddressSpace,
+    range: &Range<u64>,
+    begin: impl Fn(&Range<u64>) -> bool,
+) -> Result<()> {
     let mut result = Ok(());
     let lost = space.zeroed.lost(&(0..u64::MAX), space.dev().flushed());
     let meets = |lost: &Range<u64>| lost.start < range.end && range.start < lost.end;
     for lost in lost.into_iter().map(|(lost, _)| lost).filter(meets) {
         let pages = pages_touched(&lost);
-        space.begin_removal(&pages);
+        if !begin(&pages) {
+            continue;
+        }
         let redone = redo_removal(space, &lost);
         space.end_removal(&pages);
         result = result.and(redone);

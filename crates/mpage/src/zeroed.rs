@@ -95,11 +95,19 @@ impl Zeroed {
         is_remembered || until < range.end
     }
 
-    /// `range` was written: it is zeros no longer. Called before the write counts as ended.
-    pub(crate) fn overwritten(&self, range: &Range<u64>) {
-        if self.any.load(Ordering::SeqCst) {
-            self.state.lock().subtract(range);
+    /// `range` was written: it is zeros no longer. Called before the write counts as ended. True
+    /// when something of it was lost.
+    pub(crate) fn overwritten(&self, range: &Range<u64>) -> bool {
+        if !self.any.load(Ordering::SeqCst) {
+            return false;
         }
+        let cut = self.state.lock().subtract(range);
+        cut.iter().any(|(_, zeros)| zeros.lost)
+    }
+
+    /// Whether anything may be lost.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.any.load(Ordering::SeqCst) && self.state.lock().ranges.values().any(|zeros| zeros.lost)
     }
 
     /// A flush failed; an earlier one covered all up to `flushed`.
@@ -142,7 +150,7 @@ impl Zeroed {
 impl State {
     /// `range` is `zeros` now, whatever was remembered of it.
     fn add(&mut self, range: &Range<u64>, zeros: Zeros) {
-        self.subtract(range);
+        let _replaced = self.subtract(range);
         let (mut start, mut end) = (range.start, zeros.end);
         let before = self.ranges.range(..start).next_back().map(|(start, zeros)| (*start, *zeros));
         if let Some((first, before)) = before
@@ -160,7 +168,8 @@ impl State {
         let _before = self.ranges.insert(start, Zeros { end, ..zeros });
     }
 
-    fn subtract(&mut self, range: &Range<u64>) {
+    /// Takes `range` out; returns what met it.
+    fn subtract(&mut self, range: &Range<u64>) -> Vec<(u64, Zeros)> {
         let cut: Vec<(u64, Zeros)> = self
             .ranges
             .range(..range.end)
@@ -168,7 +177,7 @@ impl State {
             .take_while(|(_, zeros)| zeros.end > range.start)
             .map(|(start, zeros)| (*start, *zeros))
             .collect();
-        for (start, zeros) in cut {
+        for (start, zeros) in cut.iter().copied() {
             let _whole = self.ranges.remove(&start);
             if start < range.start {
                 let _head = self.ranges.insert(start, Zeros { end: range.start, ..zeros });
@@ -177,6 +186,7 @@ impl State {
                 let _tail = self.ranges.insert(range.end, zeros);
             }
         }
+        cut
     }
 }
 

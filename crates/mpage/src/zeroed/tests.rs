@@ -24,10 +24,10 @@ fn written_bytes_are_zeroed_no_more() {
     let zeroed = Zeroed::default();
     assert!(zeroed.note(&(0..30), Freed, (1, false), 0));
     assert!(zeroed.note(&(40..70), Freed, (2, false), 0));
-    zeroed.overwritten(&(10..20));
-    zeroed.overwritten(&(25..50));
+    let _lost = zeroed.overwritten(&(10..20));
+    let _lost = zeroed.overwritten(&(25..50));
     assert_eq!(ranges(&zeroed), [(0, 10), (20, 25), (50, 70)]);
-    zeroed.overwritten(&(0..100));
+    let _lost = zeroed.overwritten(&(0..100));
     assert_eq!(ranges(&zeroed), []);
 }
 
@@ -66,7 +66,8 @@ fn a_read_behind_a_flush_or_with_all_overwritten_forgets_and_asks_for_no_lock_ag
     assert!(!zeroed.any.load(Ordering::SeqCst));
     assert!(zeroed.note(&(0..10), Freed, (2, false), 1));
     zeroed.flush_failed(1);
-    zeroed.overwritten(&(0..10));
+    assert!(zeroed.has_lost() && zeroed.overwritten(&(0..10)));
+    assert!(!zeroed.has_lost());
     assert_eq!(zeroed.at(0, 1), (false, u64::MAX));
     assert!(!zeroed.any.load(Ordering::SeqCst));
 }

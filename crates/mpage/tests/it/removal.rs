@@ -11,7 +11,9 @@ use mpage_locks::Mutex;
 use mpage_locks::atomic::{AtomicBool, Ordering};
 
 use crate::rig::{Rig, memory_device, options, pattern};
-use crate::stack::{Forgetful, Stack, count, errno, is_clean, pages, spawn, still_waits};
+use crate::stack::{
+    Forgetful, Stack, count, errno, is_clean, pages, spawn, still_waits, wait_until,
+};
 use crate::table::{Gate, TableRig};
 
 /// What a punch takes out of the snapshot of a sync is durable when its zeros are: else a crash
@@ -186,6 +188,76 @@ fn a_page_in_use_between_lost_holes_keeps_no_sync_from_success() {
     drop((between, inside));
     rig.file.fsync().unwrap();
     assert!(is_zero(6));
+}
+
+/// Punches a hole that a failed flush loses, of which the open is told, and closes the file.
+fn closed_with_a_lost_hole(cache: &PageCache, device: &Arc<dyn BlockDevice>, stack: &Stack) {
+    let dev = cache.add_device(Arc::clone(device)).unwrap();
+    let block = BlockSize::new(4096).unwrap();
+    let map = Arc::new(Identity::new(Arc::clone(device), block));
+    let ops = Operations { get_block: Some(map), ..Operations::default() };
+    let file = CachedFile::new(cache.add_mapping(&dev, block, 1 << 20, ops).unwrap(), true);
+    file.punch_hole(pages(2, 1)).unwrap();
+    stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(file.fsync()), Errno::IO);
+}
+
+/// Zeros that a failed flush lost are like dirty pages: the cache writes them though the file is
+/// closed, by a sync of everything, by its flusher, or when it goes away, and says when it cannot.
+///
+/// Seen to fail: with mappings that live for dirty pages alone; and, for the flusher, with zeros
+/// that only syncs write.
+#[test]
+fn lost_zeros_of_a_closed_file_are_written_all_the_same() {
+    let goes: fn(&Stack, PageCache) = |_, cache| drop(cache);
+    let synced: fn(&Stack, PageCache) = |stack, cache| {
+        stack.fail(BioOp::WriteZeroes, Times::First(1), Errno::NOSPC);
+        assert_eq!(errno(cache.sync()), Errno::NOSPC, "not all of it is durable");
+        cache.sync().unwrap();
+    };
+    let flusher: fn(&Stack, PageCache) = |stack, cache| {
+        cache.start_writing();
+        wait_until(|| stack.bytes(pages(2, 1)).iter().all(|byte| *byte == 0));
+        drop(cache);
+    };
+    for write in [goes, synced, flusher] {
+        let memory = memory_device(1 << 20);
+        memory.write_at(0, &pattern(1, 0, 1 << 20));
+        let stack = Stack::around(memory.clone());
+        let device: Arc<dyn BlockDevice> = Arc::new(Forgetful::new(stack.top(), memory));
+        let cache = PageCache::new(&options()).unwrap();
+        closed_with_a_lost_hole(&cache, &device, &stack);
+        assert!(stack.bytes(pages(2, 1)) == pattern(1, 8192, 4096), "the device has lost them");
+        write(&stack, cache);
+        assert!(stack.bytes(pages(2, 1)).iter().all(|byte| *byte == 0));
+    }
+}
+
+/// A file whose lost zeros were written again, or written over, lives for them no longer.
+///
+/// Seen to fail: with files that count as dirty for good.
+#[test]
+fn a_closed_file_goes_when_its_lost_zeros_are_written() {
+    for over in [false, true] {
+        let memory = memory_device(1 << 20);
+        let stack = Stack::around(memory.clone());
+        let rig = Rig::over(Arc::new(Forgetful::new(stack.top(), memory)), 4096, 1 << 20);
+        rig.file.punch_hole(pages(2, 1)).unwrap();
+        stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+        assert_eq!(errno(rig.file.fsync()), Errno::IO);
+        let mapping = Arc::downgrade(rig.file.mapping());
+        if over {
+            rig.file.write_all_at(&[7; 4096], 8192).unwrap();
+            rig.file.fsync().unwrap();
+        }
+        let Rig { file, cache, .. } = rig;
+        drop(file);
+        if !over {
+            assert!(mapping.upgrade().is_some());
+            cache.sync().unwrap();
+        }
+        wait_until(|| mapping.upgrade().is_none());
+    }
 }
 
 /// Notes what it was asked to remove, and what to zero.
