@@ -15,7 +15,7 @@ use crate::program::{Kind, Op, PAGE};
 use crate::run::{Ext4, JUNK, World};
 
 /// How often a sync is tried once nothing goes wrong any more: the first may tell of what was.
-const TRIES: usize = 3;
+pub(crate) const TRIES: usize = 3;
 
 const ADVICE: [Advice; 6] = [
     Advice::Normal,
@@ -406,7 +406,6 @@ impl Client {
 
     /// Behind all others, with nothing going wrong any more: all is synced, read and counted.
     pub(crate) fn finish(&mut self) {
-        self.world.heal();
         for file in 0..self.files.len() {
             let synced = (0..TRIES).any(|_| self.sync(file, 0..u64::MAX, CachedFile::fsync));
             assert!(synced, "file {file} cannot be synced, though nothing goes wrong any more");

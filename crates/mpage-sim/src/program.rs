@@ -40,6 +40,8 @@ pub(crate) struct Setup {
     pub(crate) faults: Vec<Fault>,
     /// Questions for the place of a block that fail.
     pub(crate) map_faults: u32,
+    /// Files are closed at the end without a sync: what is left to do is the cache's.
+    pub(crate) closes: bool,
 }
 
 /// One call.
@@ -159,6 +161,8 @@ impl Setup {
             },
             faults: Vec::new(),
             map_faults: 0,
+            // A file system has to be asked to commit.
+            closes: kind != Kind::Files && random.bool(),
         };
         setup.limits.capacity = match kind {
             Kind::Image => Some(pages * PAGE),
@@ -177,7 +181,7 @@ impl Setup {
     /// As [`random`](Self::random), of an image, on which nothing goes wrong.
     fn random_ext4(random: &mut fastrand::Rng) -> Setup {
         let mut setup = Setup::random(random);
-        setup.kind = Kind::Ext4;
+        (setup.kind, setup.closes) = (Kind::Ext4, false);
         (setup.files, setup.pages) = (random.usize(1..4), random.u64(1..4));
         setup.block = [1024, 2048, 4096][random.usize(..3)];
         setup.format = random.usize(..FORMATS.len());

@@ -8,12 +8,13 @@ use mpage::{
     AddressSpace, BackingDev, CachedFile, Clock, GetBlock, Identity, ManualClock, Operations,
     Options, PageCache,
 };
+use mpage_block::{Bio, submit_and_wait};
 use mpage_ext4::{File, FileSystem, InodeNumber};
 use mpage_locks::atomic::{AtomicBool, Ordering};
 use mpage_locks::thread::{self, JoinHandle};
 
 use crate::books::Books;
-use crate::client::Client;
+use crate::client::{Client, TRIES};
 use crate::crash::{self, Judge};
 use crate::device::{SimDevice, SimOptions};
 use crate::fs::{Commit, SimFile, SimFs};
@@ -100,14 +101,24 @@ pub(crate) fn run(program: &Program, seed: u64, start: Vec<u8>) -> Ran {
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().expect("a client"));
-    let mut last = Client::new(&world, &cache, &dev, ext4.clone(), opens(()));
-    last.finish();
-    drop((last, mappings, dev));
+    world.heal();
+    if !setup.closes {
+        Client::new(&world, &cache, &dev, ext4.clone(), opens(())).finish();
+    }
+    drop((mappings, dev));
     if let Some(ext4) = ext4.and_then(Arc::into_inner) {
         drop(ext4.files);
         ext4.fs.close().expect("an image that can be closed");
     }
+    if setup.closes {
+        // A write on its way before may fail still.
+        let synced = (0..TRIES).any(|_| cache.sync().is_ok());
+        assert!(synced, "closed files cannot be synced, though nothing goes wrong any more");
+    }
     drop(Arc::into_inner(cache).expect("the last one who holds the cache"));
+    if setup.closes {
+        world.flush();
+    }
     world.over.store(true, Ordering::SeqCst);
     time.join().expect("the clock's thread");
     world.device.stop();
@@ -145,6 +156,17 @@ impl World {
             }
         };
         thread::spawn("time", pass).expect("a thread")
+    }
+
+    /// Behind the cache, which nothing kept from writing what it still had: all of it is there.
+    fn flush(&self) {
+        let flushed = submit_and_wait(&*self.device, Bio::flush());
+        flushed.expect("nothing goes wrong any more");
+        let mut pages = self.books.lock();
+        let now = self.books.instants.next();
+        pages.files.iter_mut().for_each(|file| file.synced(0..u64::MAX, true, now, now));
+        let promise = self.books.instants.next();
+        pages.promises.push(promise);
     }
 
     /// Nothing goes wrong any more.

@@ -113,6 +113,8 @@ struct State {
     dirty: usize,
     writeback: usize,
     failed: usize,
+    /// Zeros of it are lost, so it counts as dirty.
+    lost_zeros: bool,
     dirtied_when_ns: u64,
 }
 
@@ -258,6 +260,7 @@ impl AddressSpace {
                     dirty: 0,
                     writeback: 0,
                     failed: 0,
+                    lost_zeros: false,
                     dirtied_when_ns: 0,
                 }),
                 changed: Event::default(),
@@ -434,13 +437,19 @@ impl AddressSpace {
         if state.tree.set_mark(index, Mark::Dirty) {
             self.page(id).stamp_dirty(now_ns);
             let _before = self.core.dirty_pages.fetch_add(1, Ordering::SeqCst);
+            let counted = state.counts_as_dirty();
             state.dirty += 1;
-            if state.dirty == 1 {
-                state.dirtied_when_ns = now_ns;
-                self.core.mappings.add_dirty(now_ns, self.arc());
+            if !counted {
+                self.join_dirty(state, now_ns);
             }
         }
         let _before = self.page(id).set_dirty(sectors, REFERENCED);
+    }
+
+    /// Joins the dirty mappings, which their cache keeps alive.
+    fn join_dirty(&self, state: &mut State, now_ns: u64) {
+        state.dirtied_when_ns = now_ns;
+        self.core.mappings.add_dirty(now_ns, self.arc());
     }
 
     /// Takes the marks of a page that is no longer dirty. The caller drops what it gets without the
@@ -453,7 +462,7 @@ impl AddressSpace {
         }
         let _before = self.core.dirty_pages.fetch_sub(1, Ordering::SeqCst);
         state.dirty -= 1;
-        if state.dirty > 0 {
+        if state.counts_as_dirty() {
             return None;
         }
         self.core.mappings.remove_dirty(state.dirtied_when_ns, self.id)
@@ -461,8 +470,22 @@ impl AddressSpace {
 }
 
 impl State {
+    fn counts_as_dirty(&self) -> bool {
+        self.dirty > 0 || self.lost_zeros
+    }
+
     fn removing(&self, index: PageIndex) -> bool {
         self.removals.iter().any(|(_, range)| range.contains(&index.0))
+    }
+
+    /// Registers `pages` as being removed, unless some of them are.
+    fn begin_removal(&mut self, pages: &Range<u64>) -> bool {
+        let alone = !self.removals.iter().any(|(_, other)| overlap(other, pages));
+        if alone {
+            self.removals_begun += 1;
+            self.removals.push((self.removals_begun, pages.clone()));
+        }
+        alone
     }
 
     /// Adds page `index` to the table entry `number`, drawing a number if there is none (invariant
@@ -493,7 +516,7 @@ impl Drop for AddressSpace {
             tracing::error!(%error, "a file is closed whose size could not be set");
         }
         let mut state = self.state.lock();
-        assert!(state.dirty == 0, "a dirty mapping is kept alive by its cache");
+        assert!(!state.counts_as_dirty(), "a dirty mapping is kept alive by its cache");
         while let Some((index, id)) = state.tree.next(0..u64::MAX, Mark::Present) {
             let (_, left) = self.core.pool.page(id).detach();
             state.tree.remove(index);

@@ -14,13 +14,13 @@ use crate::fsync::{self, RangeSteps};
 use crate::get_block::{Purpose, SyncKind};
 use crate::may_wait::MayWait;
 use crate::mpage::DirectIo;
-use crate::mpage::Room;
 use crate::pinned_page::PinnedPage;
 use crate::readahead::{Advice, Readahead, get_block_of, read_page, will_need};
 use crate::reclaim::{get_frame, get_page, try_get_frame};
 use crate::truncate;
 use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
 use crate::write_and_wait::write_and_wait;
+use crate::zeroed::Room;
 
 /// One open of a cached file, with its own record of which write errors it was told of. A clone is
 /// a duplicate of the open: the two share that record. Linux: `struct file`.

@@ -9,7 +9,8 @@
 //! For the first two it takes any dirty page, for the others only pages dirty since then. It goes
 //! round the files, those dirty for longest first, and writes a slice of each, so that one huge
 //! file does not keep the others waiting. When what is left is in use it waits for a write to end;
-//! after an error it lets some time pass, more each time.
+//! after an error it lets some time pass, more each time. Zeros that a failed flush lost are
+//! written again with their file, which counts as dirty since then.
 //!
 //! Sleeping:
 //! 1. While no file of the device is dirty the thread sleeps without a time limit.
@@ -27,13 +28,15 @@ use std::time::Duration;
 use mpage_locks::atomic::{AtomicBool, Ordering};
 use mpage_locks::thread::{self, JoinHandle};
 
-use crate::address_space::{AddressSpace, SyncMode};
+use crate::address_space::{AddressSpace, FailurePolicy, SyncMode};
 use crate::backing_dev::BackingDev;
 use crate::clock::nanos;
 use crate::core::Core;
+use crate::error::{ErrorKind, Result};
 use crate::event::Ticket;
 use crate::flush::flush_device;
 use crate::mpage::mpage_writepages;
+use crate::truncate::try_redo_removals;
 use crate::units::FILE_SIZE_MAX;
 use crate::writeback::WritebackControl;
 
@@ -174,7 +177,8 @@ impl Worker {
             };
             let mut wbc = WritebackControl::cleaning(SLICE_PAGES);
             wbc.range_cyclic = true;
-            if let Err(error) = clean_slice(&mapping, upto_ns, &mut wbc) {
+            let cleaned = clean_slice(&mapping, upto_ns, &mut wbc);
+            if let Err(error) = cleaned.and(write_lost_zeros(&mapping)) {
                 tracing::warn!(?mapping, %error, "writing back failed; the pages stay dirty");
                 failed = true;
             }
@@ -257,13 +261,20 @@ impl Worker {
     }
 }
 
+/// Writes zeros of a file again that a failed flush lost. Those of pages in use are left.
+fn write_lost_zeros(mapping: &AddressSpace) -> Result<()> {
+    if mapping.failure_policy() == FailurePolicy::Quarantine || !mapping.zeroed.has_lost() {
+        return Ok(());
+    }
+    match try_redo_removals(mapping) {
+        Err(error) if error.kind == ErrorKind::Busy => Ok(()),
+        result => result,
+    }
+}
+
 /// Writes up to a slice of a file: what an earlier slice left in io, else what is dirty since
 /// `upto_ns` or longer.
-fn clean_slice(
-    mapping: &AddressSpace,
-    upto_ns: u64,
-    wbc: &mut WritebackControl,
-) -> crate::error::Result<()> {
+fn clean_slice(mapping: &AddressSpace, upto_ns: u64, wbc: &mut WritebackControl) -> Result<()> {
     let Some(_cleaning) = mapping.try_begin_cleaning() else {
         wbc.pages_skipped += 1;
         return Ok(());

@@ -53,7 +53,7 @@ pub(crate) fn sync_range(
     kind: SyncKind,
 ) -> Result<()> {
     until_quiet(space, || {
-        let redone = redo_removals(space);
+        let redone = redo_removals(space, range);
         let walked = write_and_wait(space, range).and(redone);
         space.wait_for_removals(range);
         let metadata = sync_metadata(space, kind);
@@ -178,7 +178,7 @@ pub(crate) fn write_through(
     let fua = durable && space.dev().limits().fua;
     until_quiet(space, || {
         // Zeros in the range that a failed flush lost are what a crash would show.
-        let redone = if durable { redo_removals(space) } else { Ok(()) };
+        let redone = if durable { redo_removals(space, range) } else { Ok(()) };
         let walked = write_dirty_range(space, range, &*get_block, fua).and(redone);
         space.wait_for_writes(range);
         space.wait_for_removals(range);
@@ -230,7 +230,7 @@ pub(crate) fn sync_all(core: &Core, spaces: &[Arc<AddressSpace>]) -> Result<()> 
     let (devices, files): (Vec<_>, Vec<_>) = spaces.iter().partition(|space| is_device(space));
     for group in [files, devices] {
         for space in &group {
-            note(redo_removals(space));
+            note(redo_removals(space, &whole));
             note(start_integrity(space, &whole));
         }
         for space in group {

@@ -160,7 +160,8 @@ pub trait GetBlock: Send + Sync {
     }
 
     /// True when [`remove`](Self::remove) and [`zero`](Self::zero) write the blocks on the device
-    /// itself: they are asked again for those blocks when a flush of the device failed after them.
+    /// itself: when a flush of the device failed after one of them, the same is asked again for
+    /// those blocks.
     fn removes_by_writing(&self) -> bool {
         false
     }

@@ -12,8 +12,9 @@ use mpage_locks::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::{Extent, GetBlock, MapRequest, Purpose};
-use crate::mpage::{Room, discard, write_zeroes};
+use crate::mpage::{discard, write_zeroes};
 use crate::units::{BlockSize, DeviceBlock, FILE_SIZE_MAX, FileBlock};
+use crate::zeroed::Room;
 
 /// File block n is device block n.
 pub struct Identity {

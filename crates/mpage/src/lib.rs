@@ -50,9 +50,9 @@
 //! ```text
 //! cache                               memory, devices, files
 //! file  pinned_page                   one open, one borrowed page
-//! fsync  device_sync                  for whom
+//! fsync  device_sync  flusher         for whom, and when
 //! truncate                            taking parts away
-//! write_and_wait  flusher             all of a range; what is dirty, in the background
+//! write_and_wait                      all of a range
 //! filemap                             reading and writing
 //! readahead                           bringing pages in
 //! reclaim  flush  identity            making room; durability; a file over itself

@@ -18,13 +18,13 @@ use crate::filemap::reserve;
 use crate::flush::flush_device;
 use crate::get_block::{GetBlock, MapRequest, Place, Purpose};
 use crate::may_wait::MayWait;
-use crate::mpage::Room;
 use crate::page::{FILLING, FROZEN};
 use crate::page_tree::Mark;
 use crate::readahead::{get_block_of, read_page};
 use crate::reclaim::{get_page, make_room};
 use crate::units::{FILE_SIZE_MAX, PAGE_BYTES, PageIndex, SectorMask, pages_touched, part_in_page};
 use crate::write_and_wait::{flush_mapping, write_and_wait};
+use crate::zeroed::Room;
 
 /// Sets the file's size. What is cut off is gone, dirty or not; what is added reads as zeros.
 ///
@@ -62,7 +62,7 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
         None => Ok(()),
     };
     // What could not be cut off is zeroed by the next sync: the size is set.
-    let noted = note_removal(space, &range, began, removed.is_ok());
+    let noted = note_removal(space, (&range, Room::Freed), began, removed.is_ok());
     space.end_removal(&pages);
     zeroed.and(removed).and(noted)
 }
@@ -132,7 +132,7 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
         _ => Ok(()),
     };
     let noted = match zeroed.is_ok() && removed.is_ok() {
-        true => note_removal(space, &written, began, true),
+        true => note_removal(space, (&written, room), began, true),
         false => {
             let _number = space.note_direct_write(began);
             Ok(())
@@ -175,11 +175,16 @@ pub(crate) fn discard(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     dropped.and(discarded)
 }
 
-/// After a removal of byte `range`, before whose change of the device `began` flushes had failed:
-/// the next sync flushes the device. Blocks that were zeroed on the device itself are remembered
-/// until then, since no page could write those zeros again. If it was not `done`, the next sync
-/// does it.
-fn note_removal(space: &AddressSpace, range: &Range<u64>, began: u64, done: bool) -> Result<()> {
+/// After a removal of byte `range`, with its room freed or kept, before whose change of the device
+/// `began` flushes had failed: the next sync flushes the device. Blocks that were zeroed on the
+/// device itself are remembered until then, since no page could write those zeros again. If it was
+/// not `done`, the next sync does it.
+fn note_removal(
+    space: &AddressSpace,
+    (range, room): (&Range<u64>, Room),
+    began: u64,
+    done: bool,
+) -> Result<()> {
     let (at, lost) = space.note_direct_write(began);
     let lost = lost || !done;
     if !space.ops().get_block.as_ref().is_some_and(|map| map.removes_by_writing()) {
@@ -191,11 +196,12 @@ fn note_removal(space: &AddressSpace, range: &Range<u64>, began: u64, done: bool
     if first >= end {
         return Ok(());
     }
-    let has_room = space.zeroed.note(&whole, (at, lost), space.dev().flushed());
+    let has_room = space.zeroed.note(&whole, room, (at, lost), space.dev().flushed());
     // The leader of a flush that failed just now may have looked before that.
     if space.dev().limits().volatile_cache && space.dev().failed_flushes() != began {
         space.zeroed.flush_failed(space.dev().flushed());
     }
+    space.count_lost_zeros();
     if has_room {
         return Ok(());
     }
@@ -220,52 +226,88 @@ pub(crate) fn begin_overwriting(
             return Ok(());
         }
         let flushed = flush_mapping(space);
-        if flushed.is_ok() && space.zeroed.lost(space.dev().flushed()).is_none() {
+        if flushed.is_ok() && space.zeroed.lost(range, space.dev().flushed()).is_empty() {
             return Ok(());
         }
         space.end_removal(pages);
         flushed.map_err(|errno| Error::new(ErrorKind::Device(errno), "write direct"))?;
-        redo_removals(space)?;
+        redo_removals(space, range)?;
     }
 }
 
-/// Zeroes again what removals zeroed on the device and a failed flush may have lost. What is cached
-/// there is written and dropped first: then nothing is written over the range meanwhile.
+/// Zeroes again what removals zeroed on the device and a failed flush may have lost: what meets
+/// `range`, and each by itself, so that a page in use keeps no other from being done.
 ///
 /// # Errors
 ///
-/// Those of writing and dropping what is cached there, and those of the block map; the ranges stay
-/// lost then.
-pub(crate) fn redo_removals(space: &AddressSpace) -> Result<()> {
-    let lost = space.zeroed.lost(space.dev().flushed());
-    let (Some(range), Some(get_block)) = (lost, &space.ops().get_block) else { return Ok(()) };
-    let pages = pages_touched(&range);
-    space.begin_removal(&pages);
-    let size = space.block_size();
-    let result = invalidate_strict(space, &range).and_then(|()| {
-        // What lies behind the end is cut off by itself: else the file would be shorter meanwhile.
-        let end = size.start_of(size.block_after(space.size()));
-        let lost = space.zeroed.take_lost(&range).into_iter();
-        let parts = lost.flat_map(|lost| {
-            let middle = end.clamp(lost.start, lost.end);
-            [lost.start..middle, middle..lost.end]
-        });
-        let mut result = Ok(());
-        for part in parts.filter(|part| !part.is_empty()) {
-            let began = space.dev().failed_flushes();
-            let removed = get_block.remove(size.block_of(part.start)..size.block_of(part.end));
-            let noted = match removed {
-                Ok(()) => note_removal(space, &part, began, true),
-                Err(error) => {
-                    space.zeroed.lost_again(&part);
-                    Err(error)
-                }
-            };
-            result = result.and(noted);
+/// The first of those of writing and dropping what is cached there, and of the block map; the range
+/// stays lost then, and the others were tried.
+pub(crate) fn redo_removals(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    redo_each(space, range, |pages| {
+        space.begin_removal(pages);
+        true
+    })
+}
+
+/// As [`redo_removals`], of all that is lost but where something is being removed: who removes it
+/// may wait for memory, and the caller is who makes room.
+///
+/// # Errors
+///
+/// As [`redo_removals`].
+pub(crate) fn try_redo_removals(space: &AddressSpace) -> Result<()> {
+    redo_each(space, &(0..u64::MAX), |pages| space.try_begin_removal(pages))
+}
+
+/// Does again what is lost and meets `range`, where `begin` registers the pages.
+fn redo_each(
+    space: &AddressSpace,
+    range: &Range<u64>,
+    begin: impl Fn(&Range<u64>) -> bool,
+) -> Result<()> {
+    let mut result = Ok(());
+    let lost = space.zeroed.lost(&(0..u64::MAX), space.dev().flushed());
+    let meets = |lost: &Range<u64>| lost.start < range.end && range.start < lost.end;
+    for lost in lost.into_iter().map(|(lost, _)| lost).filter(meets) {
+        let pages = pages_touched(&lost);
+        if !begin(&pages) {
+            continue;
         }
-        result
-    });
-    space.end_removal(&pages);
+        let redone = redo_removal(space, &lost);
+        space.end_removal(&pages);
+        result = result.and(redone);
+    }
+    result
+}
+
+/// Zeroes again what is lost of `range`, whose pages are registered as being removed. What is
+/// cached there is written and dropped first: then nothing is written over the range meanwhile.
+fn redo_removal(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
+    let Some(get_block) = &space.ops().get_block else { return Ok(()) };
+    let size = space.block_size();
+    // Somebody else may have done it, or has written there.
+    if space.zeroed.lost(range, space.dev().flushed()).is_empty() {
+        return Ok(());
+    }
+    invalidate_strict(space, range)?;
+    // What lies behind the end is cut off by itself: else the file would be shorter meanwhile.
+    let end = size.start_of(size.block_after(space.size()));
+    let parts =
+        space.zeroed.lost(range, space.dev().flushed()).into_iter().flat_map(|(lost, room)| {
+            let middle = end.clamp(lost.start, lost.end);
+            [(lost.start..middle, room), (middle..lost.end, room)]
+        });
+    let mut result = Ok(());
+    for (part, room) in parts.filter(|(part, _)| !part.is_empty()) {
+        let began = space.dev().failed_flushes();
+        let blocks = size.block_of(part.start)..size.block_of(part.end);
+        let removed = match room {
+            Room::Freed => get_block.remove(blocks),
+            Room::Kept => get_block.zero(blocks),
+        };
+        let noted = removed.and_then(|()| note_removal(space, (&part, room), began, true));
+        result = result.and(noted);
+    }
     result
 }
 

@@ -3,6 +3,7 @@
 //! A page remembers what it wrote until a flush covers it, so that a failed flush can make it dirty
 //! again. Zeros that a removal had the block map write are in no page. They are remembered here,
 //! less what was written over them since, and written again by the sync after the failed flush.
+//! Each range is lost or not by itself: what was written again is not, when its neighbour still is.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,6 +13,15 @@ use mpage_locks::atomic::{AtomicBool, Ordering};
 
 /// Ranges remembered; a removal that would make it more flushes the device first.
 const RANGES_MAX: usize = 1024;
+
+/// What becomes of the room of bytes that are made zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// The device, or the block map, may let it go.
+    Freed,
+    /// It stays.
+    Kept,
+}
 
 /// The zeroed ranges of one mapping, in bytes.
 #[derive(Default)]
@@ -23,24 +33,43 @@ pub(crate) struct Zeroed {
 
 #[derive(Default)]
 struct State {
-    /// Start to end; apart from each other.
-    ranges: BTreeMap<u64, u64>,
+    /// By their start; those that touch differ.
+    ranges: BTreeMap<u64, Zeros>,
     /// The number of the last removal's write on the device.
     upto: u64,
-    /// A flush failed: the zeros may be lost.
+}
+
+/// Zeros from the byte that is their key on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Zeros {
+    end: u64,
+    room: Room,
+    /// A flush failed: they may be lost.
     lost: bool,
 }
 
+impl Zeros {
+    /// True when the two are one where they touch.
+    fn is_like(self, other: Zeros) -> bool {
+        (self.room, self.lost) == (other.room, other.lost)
+    }
+}
+
 impl Zeroed {
-    /// `range` was zeroed by the device write with number `at`, and is `lost` if a flush failed
-    /// meanwhile; a good one has covered all up to `flushed`. False when too many ranges are
-    /// remembered to go on without a flush.
-    pub(crate) fn note(&self, range: &Range<u64>, (at, lost): (u64, bool), flushed: u64) -> bool {
+    /// `range` was zeroed, with its `room` freed or kept, by the device write with number `at`, and
+    /// is `lost` if a flush failed meanwhile; a good one has covered all up to `flushed`. False
+    /// when too many ranges are remembered to go on without a flush.
+    pub(crate) fn note(
+        &self,
+        range: &Range<u64>,
+        room: Room,
+        (at, lost): (u64, bool),
+        flushed: u64,
+    ) -> bool {
         let mut state = self.state.lock();
         self.forget_flushed(&mut state, flushed);
-        state.add(range.clone());
+        state.add(range, Zeros { end: range.end, room, lost });
         state.upto = state.upto.max(at);
-        state.lost |= lost;
         self.any.store(true, Ordering::SeqCst);
         state.ranges.len() <= RANGES_MAX
     }
@@ -55,7 +84,7 @@ impl Zeroed {
         let mut state = self.state.lock();
         self.forget_flushed(&mut state, flushed);
         match state.ranges.range(..=at).next_back() {
-            Some((_, end)) if at < *end => (true, *end),
+            Some((_, zeros)) if at < zeros.end => (true, zeros.end),
             _ => (false, state.ranges.range(at..).next().map_or(u64::MAX, |(start, _)| *start)),
         }
     }
@@ -66,11 +95,19 @@ impl Zeroed {
         is_remembered || until < range.end
     }
 
-    /// `range` was written: it is zeros no longer. Called before the write counts as ended.
-    pub(crate) fn overwritten(&self, range: &Range<u64>) {
-        if self.any.load(Ordering::SeqCst) {
-            self.state.lock().subtract(range);
+    /// `range` was written: it is zeros no longer. Called before the write counts as ended. True
+    /// when something of it was lost.
+    pub(crate) fn overwritten(&self, range: &Range<u64>) -> bool {
+        if !self.any.load(Ordering::SeqCst) {
+            return false;
         }
+        let cut = self.state.lock().subtract(range);
+        cut.iter().any(|(_, zeros)| zeros.lost)
+    }
+
+    /// Whether anything may be lost.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.any.load(Ordering::SeqCst) && self.state.lock().ranges.values().any(|zeros| zeros.lost)
     }
 
     /// A flush failed; an earlier one covered all up to `flushed`.
@@ -78,87 +115,78 @@ impl Zeroed {
         if self.any.load(Ordering::SeqCst) {
             let mut state = self.state.lock();
             self.forget_flushed(&mut state, flushed);
-            state.lost = !state.ranges.is_empty();
+            let all = std::mem::take(&mut state.ranges);
+            all.into_iter().for_each(|(start, zeros)| {
+                state.add(&(start..zeros.end), Zeros { lost: true, ..zeros });
+            });
         }
     }
 
-    /// What may be lost, from the first byte to the last; `None` when nothing is. A good flush has
-    /// covered all up to `flushed`.
-    pub(crate) fn lost(&self, flushed: u64) -> Option<Range<u64>> {
+    /// What of `range` may be lost, in ascending order, and what became of its room. A good flush
+    /// has covered all up to `flushed`.
+    pub(crate) fn lost(&self, range: &Range<u64>, flushed: u64) -> Vec<(Range<u64>, Room)> {
         if !self.any.load(Ordering::SeqCst) {
-            return None;
+            return Vec::new();
         }
         let mut state = self.state.lock();
         self.forget_flushed(&mut state, flushed);
-        let (first, last) = (state.ranges.first_key_value()?, state.ranges.last_key_value()?);
-        state.lost.then_some(*first.0..*last.1)
-    }
-
-    /// Takes what is lost of `range`, to zero it again: removals elsewhere may have been noted
-    /// since the caller kept others away from there. Who cannot gives it back by
-    /// [`lost_again`](Self::lost_again).
-    pub(crate) fn take_lost(&self, range: &Range<u64>) -> Vec<Range<u64>> {
-        let mut state = self.state.lock();
-        let inside = |(start, end): (&u64, &u64)| {
-            let part = (*start).max(range.start)..(*end).min(range.end);
-            (part.start < part.end).then_some(part)
-        };
-        let taken = state.ranges.iter().filter_map(inside).collect();
-        state.subtract(range);
-        state.lost = !state.ranges.is_empty();
-        taken
-    }
-
-    /// `range` could not be zeroed again.
-    pub(crate) fn lost_again(&self, range: &Range<u64>) {
-        let mut state = self.state.lock();
-        state.add(range.clone());
-        state.lost = true;
-        self.any.store(true, Ordering::SeqCst);
+        let lost = state.ranges.iter().filter(|(_, zeros)| zeros.lost);
+        let inside = lost.map(|(start, zeros)| {
+            ((*start).max(range.start)..zeros.end.min(range.end), zeros.room)
+        });
+        inside.filter(|(part, _)| part.start < part.end).collect()
     }
 
     fn forget_flushed(&self, state: &mut State, flushed: u64) {
-        if state.ranges.is_empty() || !state.lost && state.upto <= flushed {
-            state.ranges.clear();
-            state.lost = false;
+        if state.upto <= flushed {
+            state.ranges.retain(|_, zeros| zeros.lost);
+        }
+        if state.ranges.is_empty() {
             self.any.store(false, Ordering::SeqCst);
         }
     }
 }
 
 impl State {
-    fn add(&mut self, mut range: Range<u64>) {
-        let touching: Vec<u64> = self
-            .ranges
-            .range(..=range.end)
-            .rev()
-            .take_while(|(_, end)| **end >= range.start)
-            .map(|(start, _)| *start)
-            .collect();
-        for start in touching {
-            let end = self.ranges.remove(&start).expect("just found");
-            range = range.start.min(start)..range.end.max(end);
+    /// `range` is `zeros` now, whatever was remembered of it.
+    fn add(&mut self, range: &Range<u64>, zeros: Zeros) {
+        let _replaced = self.subtract(range);
+        let (mut start, mut end) = (range.start, zeros.end);
+        let before = self.ranges.range(..start).next_back().map(|(start, zeros)| (*start, *zeros));
+        if let Some((first, before)) = before
+            && before.end == start
+            && before.is_like(zeros)
+        {
+            start = first;
         }
-        let _new = self.ranges.insert(range.start, range.end);
+        if let Some(behind) = self.ranges.get(&end).copied()
+            && behind.is_like(zeros)
+        {
+            let _joined = self.ranges.remove(&end);
+            end = behind.end;
+        }
+        let _before = self.ranges.insert(start, Zeros { end, ..zeros });
     }
 
-    fn subtract(&mut self, range: &Range<u64>) {
-        let cut: Vec<(u64, u64)> = self
+    /// Takes `range` out; returns what met it.
+    fn subtract(&mut self, range: &Range<u64>) -> Vec<(u64, Zeros)> {
+        let cut: Vec<(u64, Zeros)> = self
             .ranges
             .range(..range.end)
             .rev()
-            .take_while(|(_, end)| **end > range.start)
-            .map(|(start, end)| (*start, *end))
+            .take_while(|(_, zeros)| zeros.end > range.start)
+            .map(|(start, zeros)| (*start, *zeros))
             .collect();
-        for (start, end) in cut {
+        for (start, zeros) in cut.iter().copied() {
             let _whole = self.ranges.remove(&start);
             if start < range.start {
-                let _head = self.ranges.insert(start, range.start);
+                let _head = self.ranges.insert(start, Zeros { end: range.start, ..zeros });
             }
-            if end > range.end {
-                let _tail = self.ranges.insert(range.end, end);
+            if zeros.end > range.end {
+                let _tail = self.ranges.insert(range.end, zeros);
             }
         }
+        cut
     }
 }
 

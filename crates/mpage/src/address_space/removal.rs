@@ -20,16 +20,16 @@ impl AddressSpace {
     pub(crate) fn begin_removal(&self, pages: &Range<u64>) {
         loop {
             let ticket = self.changed.ticket();
-            let mut state = self.lock();
-            if !state.removals.iter().any(|(_, other)| overlap(other, pages)) {
-                state.removals_begun += 1;
-                let number = state.removals_begun;
-                state.removals.push((number, pages.clone()));
+            if self.try_begin_removal(pages) {
                 return;
             }
-            drop(state);
             self.changed.wait(ticket);
         }
+    }
+
+    /// As [`begin_removal`](Self::begin_removal), without waiting; false when it would have to.
+    pub(crate) fn try_begin_removal(&self, pages: &Range<u64>) -> bool {
+        self.lock().begin_removal(pages)
     }
 
     /// Ends a removal.
@@ -224,5 +224,6 @@ impl AddressSpace {
             from = pin.index().0 + 1;
             self.detach(&pin.lock(&may_wait));
         }
+        self.lock().lost_zeros = false;
     }
 }

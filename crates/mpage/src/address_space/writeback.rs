@@ -44,7 +44,8 @@ impl AddressSpace {
     /// Moves a dirty file in the order of age. Pages that became dirty before the lock was taken
     /// are no older than `since_ns`.
     fn count_as_dirty_since(&self, state: &mut State, since_ns: u64) {
-        if state.dirty == 0 || since_ns <= state.dirtied_when_ns {
+        // Lost zeros are as old as they are, whatever pages there are.
+        if state.dirty == 0 || state.lost_zeros || since_ns <= state.dirtied_when_ns {
             return;
         }
         self.core.mappings.move_dirty(state.dirtied_when_ns, since_ns, self.id);
@@ -339,6 +340,7 @@ impl AddressSpace {
         }
         self.record_error(errno);
         self.zeroed.flush_failed(flushed);
+        self.count_lost_zeros();
         if let Some(get_block) = &self.ops.get_block {
             get_block.flush_failed();
         }
@@ -362,6 +364,26 @@ impl AddressSpace {
         again
     }
 
+    /// Counts as dirty while zeros of it are lost: its cache keeps it alive then, as long as it has
+    /// not written them again, and its flusher looks after them. Called behind each change of what
+    /// is lost: whoever comes last sees how it is.
+    pub(crate) fn count_lost_zeros(&self) {
+        let now_ns = self.core.clock.now_ns();
+        let mut state = self.lock();
+        let counted = state.counts_as_dirty();
+        state.lost_zeros = self.zeroed.has_lost();
+        let mut freed = None;
+        match (counted, state.counts_as_dirty()) {
+            (false, true) => self.join_dirty(&mut state, now_ns),
+            (true, false) => {
+                freed = self.core.mappings.remove_dirty(state.dirtied_when_ns, self.id);
+            }
+            _ => {}
+        }
+        drop(state);
+        drop(freed);
+    }
+
     /// The number of the last write of this file on its device.
     pub(crate) fn last_write(&self) -> u64 {
         self.last_write.load(Ordering::SeqCst)
@@ -370,7 +392,10 @@ impl AddressSpace {
     /// Tells the block map that `blocks` have the file's data on the device now.
     pub(crate) fn note_blocks_written(&self, get_block: &dyn GetBlock, blocks: Range<FileBlock>) {
         let size = self.block_size;
-        self.zeroed.overwritten(&(size.start_of(blocks.start)..size.start_of(blocks.end)));
+        let bytes = size.start_of(blocks.start)..size.start_of(blocks.end);
+        if self.zeroed.overwritten(&bytes) {
+            self.count_lost_zeros();
+        }
         get_block.written(blocks);
     }
 

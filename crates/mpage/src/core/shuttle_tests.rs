@@ -16,10 +16,10 @@ use crate::backing_dev::BackingDev;
 use crate::error::Result;
 use crate::filemap;
 use crate::get_block::{Extent, GetBlock, MapRequest};
-use crate::mpage::Room;
 use crate::readahead::Readahead;
 use crate::truncate::{set_size, zero_range};
 use crate::units::{BlockSize, FileBlock, PAGE_BYTES, PageIndex};
+use crate::zeroed::Room;
 
 /// The blocks for which room is set aside, of a file that is all hole.
 #[derive(Default)]

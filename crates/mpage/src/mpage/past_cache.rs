@@ -9,15 +9,7 @@ use mpage_block::{Bio, BioFlags, BlockDevice, Errno, SECTOR_SIZE, Sector, submit
 use mpage_mem::{Arena, ArenaOptions, FrameId, PAGE_SIZE, Purpose};
 
 use crate::backing_dev::BackingDev;
-
-/// What becomes of the room of bytes that are made zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
-    /// The device may let it go.
-    Freed,
-    /// It stays.
-    Kept,
-}
+use crate::zeroed::Room;
 
 /// Makes bytes `range` of a device read as zeros; waits for it. A device that has no operation for
 /// that is written zeros. Linux: `blkdev_issue_zeroout()`.
