@@ -73,6 +73,10 @@ impl<'a> Checkers<'a> {
         if let Some(how) = self.simulate()? {
             return Ok(Some(Caught { by: "sim", how }));
         }
+        let test = self.site.cargo(&["test", "--package", "mpage", "--test", "it"], "");
+        if let Some(how) = failed_test(test)? {
+            return Ok(Some(Caught { by: "test", how }));
+        }
         for checker in ["shuttle", "loom"] {
             let count = Search::Short.random_orders();
             let mut test = world(checker, "mpage", count, self.site);
@@ -81,8 +85,7 @@ impl<'a> Checkers<'a> {
                 return Ok(Some(Caught { by: checker, how }));
             }
         }
-        let test = self.site.cargo(&["test", "--package", "mpage", "--test", "it"], "");
-        Ok(failed_test(test)?.map(|how| Caught { by: "test", how }))
+        Ok(None)
     }
 
     fn simulate(&self) -> Result<Option<String>, Failure> {

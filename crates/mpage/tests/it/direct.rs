@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use mpage::units::{BlockSize, DeviceBlock, FileBlock, PageIndex};
 use mpage::{
-    CachedFile, Error, ErrorKind, Extent, GetBlock, MapRequest, Operations, Options, PageCache,
-    Place, Purpose,
+    CachedFile, Error, ErrorKind, Extent, GetBlock, Identity, MapRequest, Operations, Options,
+    PageCache, Place, Purpose, SyncKind,
 };
 use mpage_block::wrap::Times;
-use mpage_block::{BioOp, Errno};
+use mpage_block::{BioOp, BlockDevice, Errno};
 use mpage_locks::atomic::{AtomicU64, Ordering};
+use mpage_locks::thread::JoinHandle;
 
-use crate::rig::{options, pattern};
-use crate::stack::{Stack, count as count_of, pages, spawn, still_waits, wait_until};
-use crate::table::TableRig;
+use crate::rig::{Rig, memory_device, options, pattern};
+use crate::stack::{Forgetful, Stack, count as count_of, errno, pages};
+use crate::stack::{spawn, still_waits, wait_until};
+use crate::table::{Gate, TableRig};
 
 /// Statement 91: what is cached of the range is written before a direct write, and dropped by it;
 /// what is dirty beside it in the same page is not lost.
@@ -191,6 +193,82 @@ fn a_direct_read_behind_a_write_that_failed_shows_nothing_older() {
     assert!(rig.file.fsync().is_err(), "the open was not told of the write before");
     assert_eq!(rig.file.read_direct_at(&mut bytes, 0).unwrap(), 2 * 4096);
     assert!(bytes[4096..] == pattern(2, 4096, 4096));
+}
+
+/// Statement 91: a flush that fails while a direct read is in flight may have lost what it reads,
+/// and the cache has it still.
+///
+/// Seen to fail: without a second look behind the read.
+#[test]
+fn a_direct_read_looks_again_when_a_flush_failed_meanwhile() {
+    let memory = memory_device(1 << 20);
+    let stack = Stack::around(memory.clone());
+    let rig = Rig::over(Arc::new(Forgetful::new(stack.top(), memory)), 4096, 1 << 20);
+    rig.file.write_all_at(&pattern(1, 0, 4096), 0).unwrap();
+    rig.file.start_writing(pages(0, 1)).unwrap();
+    stack.hold(BioOp::Read);
+    let read = direct_read(&rig.file);
+    stack.delay.wait_for_held(1);
+    stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.sync_range(pages(9, 1), SyncKind::Data)), Errno::IO);
+    stack.let_go();
+    assert!(read.join().unwrap() == pattern(1, 0, 4096), "the device had lost it");
+}
+
+/// Reads page 0 past the cache, on a thread.
+fn direct_read(file: &CachedFile) -> JoinHandle<Vec<u8>> {
+    let file = file.clone();
+    spawn(move || {
+        let mut bytes = vec![0; 4096];
+        assert_eq!(file.read_direct_at(&mut bytes, 0).unwrap(), 4096);
+        bytes
+    })
+}
+
+/// Stops where the cache tells it that a flush has failed.
+struct ToldLate {
+    map: Identity,
+    stop: Box<dyn Fn() + Send + Sync>,
+}
+
+impl GetBlock for ToldLate {
+    fn get_block(&self, request: &MapRequest) -> mpage::Result<Extent> {
+        self.map.get_block(request)
+    }
+
+    fn flush_failed(&self) {
+        (self.stop)();
+    }
+}
+
+/// Statement 91: between the failure of a flush and the return of what it lost to the dirty pages,
+/// the device has older bytes than the cache, and no error is going to be recorded any more.
+///
+/// Seen to fail: without waiting for the flush, and when it was not noted that pages are dirty
+/// again.
+#[test]
+fn a_direct_read_waits_until_what_a_failed_flush_lost_is_dirty_again() {
+    let memory = memory_device(1 << 20);
+    let stack = Stack::around(memory.clone());
+    let device: Arc<dyn BlockDevice> = Arc::new(Forgetful::new(stack.top(), memory));
+    let cache = PageCache::new(&options()).unwrap();
+    let dev = cache.add_device(Arc::clone(&device)).unwrap();
+    let block = BlockSize::new(4096).unwrap();
+    let gate = Gate::new();
+    let map = ToldLate { map: Identity::new(device, block), stop: Box::new(gate.stop()) };
+    let ops = Operations { get_block: Some(Arc::new(map)), ..Operations::default() };
+    let file = CachedFile::new(cache.add_mapping(&dev, block, 1 << 20, ops).unwrap(), true);
+    file.write_all_at(&pattern(1, 0, 4096), 0).unwrap();
+    file.start_writing(pages(0, 1)).unwrap();
+    stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    let syncer = file.clone();
+    let sync = spawn(move || syncer.sync_range(pages(9, 1), SyncKind::Data));
+    gate.wait_for_arrival();
+    let read = direct_read(&file);
+    still_waits(&read);
+    gate.open();
+    assert_eq!(errno(sync.join().unwrap()), Errno::IO);
+    assert!(read.join().unwrap() == pattern(1, 0, 4096), "the device had lost it");
 }
 
 /// Two blocks with a place and without data; the second cannot be found when it is written.

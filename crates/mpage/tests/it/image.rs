@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::rig::{Rig, options, pattern};
-use crate::stack::{Stack, errno, is_clean};
+use crate::stack::{Stack, errno, is_clean, spawn, still_waits};
 
 const IMAGE: OpenOptions = OpenOptions {
     write: true,
@@ -131,6 +131,26 @@ fn a_discard_leaves_pages_it_covers_in_part() {
     assert_eq!(rig.file.read_at(&mut read, 0).unwrap(), 4 * 4096);
     assert!(read[..4096] == bytes[..4096] && read[3 * 4096..] == bytes[3 * 4096..]);
     assert!(read[4096..3 * 4096].iter().all(|byte| *byte == 0));
+}
+
+/// Fails when what is stored beside a discard can be on its way before the device has done it.
+#[test]
+fn a_store_waits_for_the_discard_of_its_page() {
+    let (stack, rig) = discarding();
+    // A test that failed drops it first, and with it what is held, for which the cache would wait.
+    let stack = stack;
+    stack.hold(BioOp::Discard);
+    let file = rig.file.clone();
+    let discard = spawn(move || file.discard(0..8192));
+    stack.delay.wait_for_held(1);
+    let file = rig.file.clone();
+    let store = spawn(move || file.write_all_at(&[7; 4096], 0));
+    still_waits(&store);
+    stack.let_go();
+    discard.join().unwrap().unwrap();
+    store.join().unwrap().unwrap();
+    rig.file.fsync().unwrap();
+    assert_eq!(stack.bytes(0..4096), [7; 4096]);
 }
 
 /// Fails when pages that are not on the device yet are left out, or holes are not told.

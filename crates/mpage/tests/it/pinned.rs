@@ -10,6 +10,7 @@ use mpage_locks::atomic::{AtomicBool, Ordering};
 
 use crate::rig::pattern;
 use crate::stack::{Files, is_clean, spawn, still_waits, wait_until};
+use crate::table::TableRig;
 
 /// One file of eight pages, durable.
 fn durable(files: &Files) -> CachedFile {
@@ -302,4 +303,25 @@ fn read_racing_with_store_sees_old_or_new_words() {
     writer.join().unwrap();
     files.stack.let_go();
     assert!(last.iter().all(|word| *word == ROUNDS << 32 | ROUNDS));
+}
+
+/// Statement 51: a guard stores where room was set aside when it was made, though the file has
+/// grown since; who wants more makes another.
+///
+/// Seen to fail: with stores up to the end that the file has now.
+#[test]
+fn a_guard_stores_only_where_room_was_set_aside_for_it() {
+    let rig = TableRig::new(512);
+    rig.file.write_all_at(&pattern(1, 0, 100), 0).unwrap();
+    rig.file.fsync().unwrap();
+    let page = rig.file.pin_page(PageIndex(0)).unwrap();
+    let mut guard = page.write_guard().unwrap().unwrap();
+    rig.file.set_len(4096).unwrap();
+    assert_eq!(guard.write(1024, &[7; 100]).unwrap_err().kind, ErrorKind::InvalidInput);
+    guard.write(0, &[7; 100]).unwrap();
+    drop(guard);
+    assert!(page.write(1024, &[8; 100]).unwrap());
+    rig.file.fsync().unwrap();
+    rig.table.check();
+    assert!(rig.content()[..100] == [7; 100] && rig.content()[1024..1124] == [8; 100]);
 }

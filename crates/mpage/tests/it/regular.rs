@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use mpage::units::BlockSize;
-use mpage::{CachedFile, Identity, Operations, PageCache};
+use mpage::{CachedFile, Extent, GetBlock, Identity, MapRequest, Operations, PageCache};
 use mpage_block::wrap::{DeviceOp, Effect, Rule, Times};
 use mpage_block::{BioOp, BlockDevice, Errno, MemoryDevice, MemoryOptions};
 
 use crate::rig::{options, pattern};
 use crate::stack::{Stack, count, errno, spawn, still_waits};
+use crate::table::Gate;
 
 struct Regular {
     stack: Stack,
@@ -249,4 +250,58 @@ fn the_size_of_the_device_is_set_while_no_write_of_its_end_is_in_flight() {
     assert_eq!(rig.stack.memory.len(), 4200);
     rig.file.fsync().unwrap();
     assert_eq!(rig.stack.bytes(4100..4200), [8; 100]);
+}
+
+/// Stops where it is asked for the size of the device, and when it has set it.
+struct SetLate {
+    map: Identity,
+    at_look: Gate,
+    behind_set: Gate,
+}
+
+impl GetBlock for SetLate {
+    fn get_block(&self, request: &MapRequest) -> mpage::Result<Extent> {
+        self.map.get_block(request)
+    }
+
+    fn size_differs(&self, size_bytes: u64) -> bool {
+        self.at_look.stop()();
+        self.map.size_differs(size_bytes)
+    }
+
+    fn set_size(&self, size_bytes: u64) -> mpage::Result<()> {
+        self.map.set_size(size_bytes)?;
+        self.behind_set.stop()();
+        Ok(())
+    }
+}
+
+/// A size that another sync has set is durable only when the device was flushed behind it.
+///
+/// Seen to fail: when a sync that found the size set did not wait for whoever had set it.
+#[test]
+fn a_sync_waits_for_a_size_that_another_has_set_and_not_noted() {
+    let memory = MemoryOptions { grows: true, ..MemoryOptions::default() };
+    let stack = Stack::around(Arc::new(MemoryDevice::new(4096, memory)));
+    let cache = PageCache::new(&options()).unwrap();
+    let dev = cache.add_device(stack.top()).unwrap();
+    let block = BlockSize::new(4096).unwrap();
+    let (at_look, behind_set) = (Gate::new(), Gate::new());
+    let map = Identity::resizable(stack.top(), block, 4096);
+    let map = SetLate { map, at_look: at_look.clone(), behind_set: behind_set.clone() };
+    let ops = Operations { get_block: Some(Arc::new(map)), ..Operations::default() };
+    let file = CachedFile::new(cache.add_mapping(&dev, block, 4096, ops).unwrap(), true);
+    file.set_len(9000).unwrap();
+    let (one, two) = (file.clone(), file.clone());
+    let second = spawn(move || two.fsync());
+    at_look.wait_for_arrival();
+    let first = spawn(move || one.fsync());
+    behind_set.wait_for_arrival();
+    at_look.open();
+    still_waits(&second);
+    assert_eq!(count(&stack.take_writes(), BioOp::Flush), 0);
+    behind_set.open();
+    first.join().unwrap().unwrap();
+    second.join().unwrap().unwrap();
+    assert!(count(&stack.take_writes(), BioOp::Flush) > 0);
 }

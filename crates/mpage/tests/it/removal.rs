@@ -9,6 +9,7 @@ use mpage_block::wrap::Times;
 use mpage_block::{BioOp, BlockDevice, Errno, MemoryDevice, MemoryOptions};
 use mpage_locks::Mutex;
 use mpage_locks::atomic::{AtomicBool, Ordering};
+use mpage_locks::thread::JoinHandle;
 
 use crate::rig::{Rig, memory_device, options, pattern};
 use crate::stack::{
@@ -412,4 +413,157 @@ fn a_direct_write_that_is_lost_brings_nothing_back_that_was_punched_before() {
     let mut bytes = vec![1; 8192];
     assert_eq!(rig.file.read_at(&mut bytes, 8192).unwrap(), 8192);
     assert!(bytes.iter().all(|byte| *byte == 0));
+}
+
+/// Statement 87: a block that is cut out of a page which stays is not dirty again, and so is not
+/// written, when a flush fails that had it to make durable.
+///
+/// Seen to fail: when the page remembered of all its blocks that they were written.
+#[test]
+fn a_failed_flush_makes_no_block_dirty_again_that_was_cut_out_of_its_page() {
+    let rig = TableRig::new(512);
+    rig.file.write_all_at(&pattern(1, 0, 4096), 0).unwrap();
+    rig.file.start_writing(pages(0, 1)).unwrap();
+    rig.file.punch_hole(512..1024).unwrap();
+    rig.stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.fsync()), Errno::IO);
+    rig.file.fsync().unwrap();
+    rig.table.check();
+    assert_eq!(rig.content()[512..1024], [0; 512]);
+}
+
+/// Statement 87: nor is it when a write of it fails that was in flight.
+///
+/// Seen to fail: when the dirty blocks of the page were dropped beside the write.
+#[test]
+fn a_write_that_fails_makes_no_block_dirty_again_that_was_cut_out_meanwhile() {
+    let rig = TableRig::new(512);
+    rig.file.write_all_at(&pattern(1, 0, 4096), 0).unwrap();
+    rig.stack.fail(BioOp::Write, Times::First(8), Errno::IO);
+    rig.stack.hold(BioOp::Write);
+    rig.file.start_writing(pages(0, 1)).unwrap();
+    rig.stack.delay.wait_for_held(8);
+    let file = rig.file.clone();
+    let punch = spawn(move || file.punch_hole(512..1024));
+    still_waits(&punch);
+    rig.stack.let_go();
+    punch.join().unwrap().unwrap();
+    assert_eq!(errno(rig.file.fsync()), Errno::IO);
+    rig.file.fsync().unwrap();
+    rig.table.check();
+    assert_eq!(rig.content()[512..1024], [0; 512]);
+}
+
+/// Stops where room is set aside for block 1, and where a removal has just begun.
+struct Stops {
+    map: Identity,
+    at_block_1: Gate,
+    in_removal: Gate,
+}
+
+impl GetBlock for Stops {
+    fn get_block(&self, request: &MapRequest) -> mpage::Result<Extent> {
+        self.map.get_block(request)
+    }
+
+    fn reserve(&self, blocks: Range<FileBlock>) -> mpage::Result<()> {
+        if blocks.start == FileBlock(1) {
+            self.at_block_1.stop()();
+        }
+        Ok(())
+    }
+
+    fn remove(&self, blocks: Range<FileBlock>) -> mpage::Result<()> {
+        self.map.remove(blocks)
+    }
+
+    fn removes_by_writing(&self) -> bool {
+        self.in_removal.stop()();
+        true
+    }
+}
+
+/// A durable write-through of pages 0 and 1, which stops between the two.
+struct WriteThrough {
+    stack: Stack,
+    device: Arc<Forgetful>,
+    file: CachedFile,
+    _cache: PageCache,
+    map: Arc<Stops>,
+}
+
+impl WriteThrough {
+    fn new() -> WriteThrough {
+        let memory = memory_device(1 << 20);
+        memory.write_at(0, &pattern(1, 0, 1 << 20));
+        let stack = Stack::around(memory.clone());
+        let device = Arc::new(Forgetful::new(stack.top(), memory));
+        let cache = PageCache::new(&options()).unwrap();
+        let dev = cache.add_device(device.clone()).unwrap();
+        let block = BlockSize::new(4096).unwrap();
+        let map = Arc::new(Stops {
+            map: Identity::new(device.clone(), block),
+            at_block_1: Gate::new(),
+            in_removal: Gate::new(),
+        });
+        let ops = Operations { get_block: Some(map.clone()), ..Operations::default() };
+        let file = CachedFile::new(cache.add_mapping(&dev, block, 1 << 20, ops).unwrap(), true);
+        WriteThrough { stack, device, file, _cache: cache, map }
+    }
+
+    fn start(&self) -> JoinHandle<mpage::Result<()>> {
+        let file = self.file.clone();
+        let write = spawn(move || file.write_through_at(&pattern(2, 0, 8192), 0, true));
+        self.map.at_block_1.wait_for_arrival();
+        write
+    }
+
+    /// It succeeds, and what is durable is page 1, and of page 0 what was punched.
+    fn ends(&self, write: JoinHandle<mpage::Result<()>>) {
+        self.map.at_block_1.open();
+        write.join().unwrap().unwrap();
+        let durable = self.device.durable();
+        assert!(durable[..4096] == [0; 4096], "what was there before both is back");
+        assert!(durable[4096..8192] == pattern(2, 4096, 4096));
+    }
+}
+
+impl Drop for WriteThrough {
+    /// A test that failed leaves nobody behind it.
+    fn drop(&mut self) {
+        self.map.at_block_1.open();
+        self.map.in_removal.open();
+    }
+}
+
+/// Statement 133: what a durable write-through stored may be punched before it is written, and the
+/// zeros may be lost: then it is they that have to be durable.
+///
+/// Seen to fail: when only syncs wrote lost zeros again.
+#[test]
+fn a_durable_write_through_writes_zeros_again_that_were_lost_meanwhile() {
+    let rig = WriteThrough::new();
+    rig.map.in_removal.open();
+    let write = rig.start();
+    rig.file.punch_hole(pages(0, 1)).unwrap();
+    rig.stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(rig.file.sync_range(pages(9, 1), SyncKind::Data)), Errno::IO);
+    rig.ends(write);
+}
+
+/// Statement 133: nor is a flush left out when the punch had begun before, and took what was stored
+/// into a page that it had not come to.
+///
+/// Seen to fail: with removals counted that were under way.
+#[test]
+fn a_durable_write_through_flushes_the_zeros_of_a_removal_under_way() {
+    let rig = WriteThrough::new();
+    rig.file.write_all_at(&pattern(3, 0, 4096), 0).unwrap();
+    let file = rig.file.clone();
+    let punch = spawn(move || file.punch_hole(pages(0, 1)));
+    rig.map.in_removal.wait_for_arrival();
+    let write = rig.start();
+    rig.map.in_removal.open();
+    punch.join().unwrap().unwrap();
+    rig.ends(write);
 }

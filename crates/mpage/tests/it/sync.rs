@@ -740,3 +740,26 @@ fn write_that_ends_after_a_failed_flush_is_dirty_again() {
     one.fsync().unwrap();
     assert!(device.durable()[..4096] == [1; 4096]);
 }
+
+/// Statement 67: so is a direct write, whose bytes no page has.
+///
+/// Seen to fail: when the block map was not told of the flush behind a direct write.
+#[test]
+fn direct_write_that_a_failed_flush_lost_is_not_taken_for_written() {
+    let (files, _device) = forgetful();
+    let (one, map) = files.file(0, 1 << 20);
+    let (two, _) = files.file(1, 1 << 20);
+    files.stack.late.hold_writes();
+    let slow = {
+        let one = one.clone();
+        spawn(move || one.write_direct_at(&[1; 4096], 0))
+    };
+    files.stack.late.wait_for_held();
+    write_page(&two, 0, 2);
+    files.stack.fail(BioOp::Flush, Times::First(1), Errno::IO);
+    assert_eq!(errno(two.fsync()), Errno::IO);
+    files.stack.late.let_go();
+    slow.join().unwrap().unwrap();
+    assert!(map.may_have_lost(), "the block map takes the block for written");
+    assert_eq!(errno(one.fsync()), Errno::IO);
+}
