@@ -159,6 +159,8 @@ pub(crate) fn find_free(
         compared += 1;
         match &best {
             Some(run) if len(run) >= count || compared >= GROUPS_COMPARED => break,
+            // The file goes on where it was: that is worth more than a longer run elsewhere.
+            Some(run) if run.start == goal && len(run) >= RUN_ENOUGH => break,
             _ => {}
         }
     }

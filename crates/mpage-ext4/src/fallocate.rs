@@ -95,9 +95,9 @@ impl FileMap {
                 let mut inode = self.inode(change)?;
                 let left = block_map::unwrite(change, &mut inode, blocks.start..end)?;
                 change.put_inode(&inode)?;
-                Ok(left)
+                Ok((left, inode))
             };
-            match self.metadata.change(step)? {
+            match self.metadata.change_and(step, |step, _| self.map_cut(step))? {
                 Some(left) => end = left,
                 None => return self.allocate(blocks),
             }

@@ -128,6 +128,10 @@ impl FileMap {
                 for run in &step.runs {
                     state.mapped(&mut space, &run.blocks);
                 }
+                if let Some(inode) = &step.inode {
+                    let of = (self.metadata.superblock(), inode);
+                    state.map_changed(of, &mut space, step.nodes_used);
+                }
                 if state.modified == step.modified {
                     state.modified = None;
                 }
@@ -145,15 +149,15 @@ impl FileMap {
         size_bytes: Option<&dyn Fn() -> u64>,
     ) -> Attempt<Step> {
         let mut inode = self.inode(change)?;
-        let (runs, modified) = {
+        let (runs, modified, nodes) = {
             let state = self.open.lock();
-            change.allowance = state.nodes();
-            (state.claims.settled(RUNS_MAX), state.modified)
+            (state.claims.settled(RUNS_MAX), state.modified, state.nodes())
         };
+        change.allowance = nodes;
         let size = size_on_device(change.sb.block_bytes, &runs, &inode, size_bytes, self.size());
         let more_than_times = !runs.is_empty() || size != inode.size;
         if !more_than_times && modified.is_none() {
-            return Ok(Step { runs, modified });
+            return Ok(Step { runs, modified, inode: None, nodes_used: 0 });
         }
         change.only_times = !more_than_times;
         for run in &runs {
@@ -164,10 +168,12 @@ impl FileMap {
         }
         inode.size = size;
         if let Some(now) = modified {
-            (inode.modified, inode.changed) = (now, now);
+            // Something else may have changed since then.
+            (inode.modified, inode.changed) = (now, inode.changed.max(now));
         }
         change.put_inode(&inode)?;
-        Ok(Step { runs, modified })
+        let nodes_used = nodes - change.allowance;
+        Ok(Step { runs, modified, inode: Some(inode), nodes_used })
     }
 
     /// Takes `blocks` out of the map, in as many changes as it takes.
@@ -178,9 +184,9 @@ impl FileMap {
                 let mut inode = self.inode(change)?;
                 let left = block_map::remove(change, &mut inode, blocks.start..end)?;
                 change.put_inode(&inode)?;
-                Ok(left)
+                Ok((left, inode))
             };
-            match self.metadata.change(step)? {
+            match self.metadata.change_and(step, |step, _| self.map_cut(step))? {
                 Some(left) => end = left,
                 None => return Ok(()),
             }
@@ -196,10 +202,24 @@ fn to_read(run: Extent) -> Extent {
     }
 }
 
+impl FileMap {
+    /// The map is that of `inode` now; `left` is still to be removed.
+    pub(crate) fn map_cut(&self, (left, inode): (Option<u64>, Inode)) -> Option<u64> {
+        let mut state = self.open.lock();
+        let of = (self.metadata.superblock(), &inode);
+        state.map_changed(of, &mut self.metadata.space.lock(), 0);
+        left
+    }
+}
+
 /// What one change of [`FileMap::bring_up_to_date`] did.
 struct Step {
     runs: Vec<Settled>,
     modified: Option<Timestamp>,
+    /// The inode, if it was written.
+    inode: Option<Inode>,
+    /// Blocks that the map took of those reserved for it.
+    nodes_used: u64,
 }
 
 /// Sets the bits of `places`.

@@ -193,7 +193,9 @@ impl State {
         for places in self.claims.remove(blocks) {
             space.unclaim(places);
         }
-        self.give_back_nodes(space);
+        if self.counts() == (0, 0) {
+            self.give_back_nodes(space, 0);
+        }
     }
 
     /// `blocks` are in the map: their `places` are claimed no more.
@@ -201,15 +203,31 @@ impl State {
         for places in self.claims.remove(blocks) {
             space.unclaim(places);
         }
-        self.give_back_nodes(space);
     }
 
-    /// Gives back what is reserved for the map when it takes in nothing any more.
-    fn give_back_nodes(&mut self, space: &mut Space) {
-        if self.counts() == (0, 0) {
-            space.reserved -= self.nodes;
-            self.nodes = 0;
-        }
+    /// The map was changed, and took `used` of the blocks that are reserved for it: what is
+    /// reserved for what it is still to take in is that of `inode`, as it is now.
+    pub(crate) fn map_changed(
+        &mut self,
+        (sb, inode): (&Superblock, &Inode),
+        space: &mut Space,
+        used: u64,
+    ) {
+        self.give_back_nodes(space, self.nodes.saturating_sub(used));
+        let (runs, blocks) = self.counts();
+        let nodes = block_map::nodes_for(sb, inode, runs, blocks);
+        self.give_back_nodes(space, nodes);
+        // A map that was cut may need more than before.
+        let more = (nodes - self.nodes).min(space.available());
+        space.reserved += more;
+        self.nodes += more;
+    }
+
+    /// Keeps at most `nodes` of the blocks that are reserved for the map.
+    fn give_back_nodes(&mut self, space: &mut Space, nodes: u64) {
+        let kept = self.nodes.min(nodes);
+        space.reserved -= self.nodes - kept;
+        self.nodes = kept;
     }
 }
 
