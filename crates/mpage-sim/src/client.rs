@@ -408,7 +408,8 @@ impl Client {
     pub(crate) fn finish(&mut self) {
         for file in 0..self.files.len() {
             let synced = (0..TRIES).any(|_| self.sync(file, 0..u64::MAX, CachedFile::fsync));
-            assert!(synced, "file {file} cannot be synced, though nothing goes wrong any more");
+            let recovers = self.world.recovers();
+            assert_eq!(synced, recovers, "file {file} behind the last thing that goes wrong");
             let longest = self.world.books.lock().files[file].size().end + PAGE;
             self.read(file, (0, longest), true, |open, to| Some(open.read_at(to, 0)));
             let counts = self.files[file].0.mapping().set_counts();

@@ -71,6 +71,7 @@ struct State {
     events: Vec<Event>,
     faults: Faults,
     went_wrong: u64,
+    failed_flushes: u64,
     random: fastrand::Rng,
 }
 
@@ -122,6 +123,7 @@ impl SimDevice {
             events: Vec::new(),
             faults: Faults::new(&options.faults),
             went_wrong: 0,
+            failed_flushes: 0,
             random: fastrand::Rng::with_seed(options.seed),
         };
         let shared = Arc::new(Shared {
@@ -156,6 +158,11 @@ impl SimDevice {
     /// How many operations went wrong so far.
     pub fn went_wrong(&self) -> u64 {
         self.shared.state.lock().went_wrong
+    }
+
+    /// How many flushes went wrong so far.
+    pub fn failed_flushes(&self) -> u64 {
+        self.shared.state.lock().failed_flushes
     }
 
     /// Carries out what it holds and ends its thread.
@@ -200,6 +207,7 @@ impl BlockDevice for SimDevice {
         assert!(!state.stop, "I/O after the device was stopped");
         let effect = state.faults.next(bio.op());
         state.went_wrong += u64::from(effect.is_some());
+        state.failed_flushes += u64::from(effect.is_some() && bio.op() == BioOp::Flush);
         if effect == Some(Effect::Refused) {
             return Err(SubmitError { bio, error: Errno::IO });
         }

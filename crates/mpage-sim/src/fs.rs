@@ -6,14 +6,19 @@
 //!    and is durable when that has ended.
 //! 3. A block that was freed is used again only once a commit without it is durable.
 //! 4. Free blocks hold what nobody wrote.
+//! 5. It does not know which blocks a failed flush of the device has lost: behind one, whoever made
+//!    it, nothing is committed any more. Linux: an aborted journal, `errors=continue`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use mpage::units::{DeviceBlock, FileBlock};
-use mpage::{Error, ErrorKind, Extent, GetBlock, MapRequest, Place, Purpose, Result, SyncKind};
-use mpage_block::{Bio, BlockDevice, Errno, submit_and_wait};
+use mpage::{
+    DeviceFlush, Error, ErrorKind, Extent, GetBlock, MapRequest, OwnWrites, Place, Purpose, Result,
+    SyncKind,
+};
+use mpage_block::Errno;
 use mpage_locks::Mutex;
 
 use crate::instants::Instants;
@@ -38,7 +43,6 @@ pub(crate) struct Commit {
 }
 
 pub(crate) struct SimFs {
-    device: Arc<dyn BlockDevice>,
     instants: Arc<Instants>,
     state: Mutex<State>,
 }
@@ -65,7 +69,6 @@ impl SimFs {
     /// A file system of `blocks` blocks with files of so many blocks, one behind the other, as long
     /// as `block` bytes each. So many questions as `faults` says for a place of a block fail.
     pub(crate) fn new(
-        device: Arc<dyn BlockDevice>,
         instants: &Arc<Instants>,
         (blocks, block): (u64, u64),
         files: &[u64],
@@ -85,7 +88,7 @@ impl SimFs {
         let random = fastrand::Rng::with_seed(seed);
         let free = (next..blocks).collect();
         let state = State { free, files, random, changes: 0, faults, went_wrong: 0 };
-        Arc::new(SimFs { device, instants: Arc::clone(instants), state: Mutex::new(state) })
+        Arc::new(SimFs { instants: Arc::clone(instants), state: Mutex::new(state) })
     }
 
     /// Whose block `block` is, and which of that file.
@@ -118,13 +121,17 @@ impl SimFs {
 pub(crate) struct SimFile {
     fs: Arc<SimFs>,
     file: usize,
+    flush: DeviceFlush,
+    /// Since the file system was mounted.
+    writes: OwnWrites,
     /// Commits of a file follow each other.
     journal: Mutex<()>,
 }
 
 impl SimFile {
-    pub(crate) fn new(fs: &Arc<SimFs>, file: usize) -> Arc<SimFile> {
-        Arc::new(SimFile { fs: Arc::clone(fs), file, journal: Mutex::new(()) })
+    pub(crate) fn new(fs: &Arc<SimFs>, file: usize, flush: DeviceFlush) -> Arc<SimFile> {
+        let (fs, writes) = (Arc::clone(fs), flush.begin_writes());
+        Arc::new(SimFile { fs, file, flush, writes, journal: Mutex::new(()) })
     }
 }
 
@@ -255,11 +262,11 @@ impl GetBlock for SimFile {
         let inode = &mut state.files[self.file];
         let (map, freed) = (inode.map.clone(), std::mem::take(&mut inode.freed));
         drop(state);
-        let flushed = submit_and_wait(&*self.fs.device, Bio::flush());
+        let flushed = self.flush.flush_writes(&self.writes);
         let mut state = self.fs.state.lock();
-        if let Err(errno) = flushed {
+        if let Err(error) = flushed {
             state.files[self.file].freed.extend(freed);
-            return Err(Error::new(ErrorKind::Device(errno), "commit"));
+            return Err(error);
         }
         let at = self.fs.instants.next();
         state.files[self.file].commits.push(Commit { at, size, map });

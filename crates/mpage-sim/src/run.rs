@@ -78,7 +78,7 @@ pub(crate) fn run(program: &Program, seed: u64, start: Vec<u8>) -> Ran {
     let fs = (setup.kind == Kind::Files).then(|| {
         let whole = (blocks(setup.device_bytes()), setup.block as u64);
         let files = vec![blocks(size); setup.files];
-        SimFs::new(device.clone(), &instants, whole, &files, setup.map_faults, seed)
+        SimFs::new(&instants, whole, &files, setup.map_faults, seed)
     });
     let over = AtomicBool::new(false);
     let world =
@@ -175,6 +175,12 @@ impl World {
         self.fs.iter().for_each(|fs| fs.heal());
     }
 
+    /// Whether the files can be synced once nothing goes wrong any more: not those of a file system
+    /// that a failed flush has stopped.
+    pub(crate) fn recovers(&self) -> bool {
+        self.fs.is_none() || self.device.failed_flushes() == 0
+    }
+
     /// Whether anything went wrong so far.
     pub(crate) fn went_wrong(&self) -> bool {
         self.device.went_wrong() > 0 || self.fs.as_ref().is_some_and(|fs| fs.went_wrong() > 0)
@@ -254,7 +260,7 @@ impl World {
         let size = self.setup.pages * PAGE;
         let map = |file| -> Arc<dyn GetBlock> {
             match (&self.fs, self.setup.kind) {
-                (Some(fs), _) => SimFile::new(fs, file),
+                (Some(fs), _) => SimFile::new(fs, file, cache.device_flush(dev)),
                 (None, Kind::Regular) => {
                     Arc::new(Identity::resizable(self.device.clone(), block, size))
                 }

@@ -11,6 +11,7 @@ use crate::address_space::{AddressSpace, Keeps, Operations};
 use crate::backing_dev::BackingDev;
 use crate::clock::{Clock, nanos};
 use crate::core::{Core, DirtyLimits};
+use crate::device_flush::DeviceFlush;
 use crate::device_sync::DeviceSync;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flusher;
@@ -205,6 +206,12 @@ impl PageCache {
     /// A handle that syncs all files of a device and is told of each error on it once.
     pub fn device_sync(&self, dev: &Arc<BackingDev>) -> DeviceSync {
         DeviceSync::new(&self.core, dev)
+    }
+
+    /// A handle that flushes a device as the cache does: for block maps that have to, in the middle
+    /// of what they write, and must not flush the device itself.
+    pub fn device_flush(&self, dev: &Arc<BackingDev>) -> DeviceFlush {
+        DeviceFlush::new(&self.core, dev)
     }
 
     /// The counters now.

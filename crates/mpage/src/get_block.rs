@@ -180,6 +180,8 @@ pub trait GetBlock: Send + Sync {
     /// flushed. `size_bytes` gives the file's size at the moment it is asked: who lets syncs of one
     /// file overtake each other asks under the lock that orders what they write, so that an older
     /// size never comes last. True when the device must be flushed for what was written. May wait.
+    /// Who has to flush in between uses [`DeviceFlush`](crate::DeviceFlush): when a flush that the
+    /// cache does not know of fails, what other files wrote is lost.
     fn sync(&self, _kind: SyncKind, _size_bytes: &dyn Fn() -> u64) -> Result<bool> {
         Ok(false)
     }

@@ -50,7 +50,7 @@
 //! ```text
 //! cache                               memory, devices, files
 //! file  pinned_page                   one open, one borrowed page
-//! fsync  device_sync  flusher         for whom, and when
+//! fsync  device_sync  device_flush  flusher    for whom, and when
 //! truncate                            taking parts away
 //! write_and_wait                      all of a range
 //! filemap                             reading and writing
@@ -72,6 +72,7 @@ mod cache;
 mod clock;
 mod core;
 mod depth;
+mod device_flush;
 mod device_sync;
 mod error;
 mod errseq;
@@ -107,6 +108,7 @@ pub use backing_dev::BackingDev;
 pub use cache::OpenOptions;
 pub use cache::{Options, PageCache};
 pub use clock::{Clock, ManualClock};
+pub use device_flush::{DeviceFlush, OwnWrites};
 pub use device_sync::DeviceSync;
 pub use error::{Error, ErrorKind, Result};
 pub use file::CachedFile;

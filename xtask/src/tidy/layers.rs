@@ -30,7 +30,7 @@ const MODULES: &[&[&str]] = &[
     &["write_and_wait"],
     &["truncate"],
     &["fsync", "flusher"],
-    &["device_sync"],
+    &["device_flush", "device_sync"],
     &["file", "pinned_page"],
     &["cache"],
 ];

@@ -5,6 +5,7 @@
 
 mod answers;
 mod cleaning;
+mod device_flush;
 mod direct;
 mod errors;
 mod faults;

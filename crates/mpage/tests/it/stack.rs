@@ -257,6 +257,13 @@ impl Files {
         Files { stack, cache, dev }
     }
 
+    /// The same over `device`, which is around `stack`.
+    pub(crate) fn over(stack: Stack, device: Arc<dyn BlockDevice>) -> Files {
+        let cache = PageCache::new(&options()).unwrap();
+        let dev = cache.add_device(device).unwrap();
+        Files { stack, cache, dev }
+    }
+
     /// The file that begins at page `n * FILE_PAGES` of the device, `size` bytes long.
     pub(crate) fn file(&self, n: u64, size: u64) -> (CachedFile, Arc<Blocks>) {
         let block = BlockSize::new(4096).unwrap();
