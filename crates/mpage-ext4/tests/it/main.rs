@@ -17,6 +17,7 @@ mod orphans;
 mod programs;
 mod reading;
 mod room;
+mod shape;
 mod writing;
 mod written;
 mod xattrs;
