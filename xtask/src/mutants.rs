@@ -1,5 +1,5 @@
-//! Planted bugs: each patch of `mutants/` breaks the engine in one way, and a checker has to
-//! see it.
+//! Planted bugs: each patch of `mutants/` breaks the engine, or the files of images over it, in
+//! one way, and a checker has to see it.
 //!
 //! A patch begins with the words that say what it breaks. It is planted in a copy of the committed
 //! tree, in the target folder; nobody's own tree is touched.
@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use mpage_locks::clock;
 
 use crate::failure::Failure;
+use crate::sim::On;
 use crate::workspace::root;
 use checkers::{Caught, Checkers};
 use copy::Copy;
@@ -24,6 +25,8 @@ const PROGRAMS: u64 = 40_000;
 struct Mutant {
     name: String,
     patch: PathBuf,
+    /// What it breaks.
+    of: On,
 }
 
 /// What was found out of a mutant.
@@ -92,7 +95,7 @@ fn mutants(names: &[&str]) -> Result<Vec<Mutant>, Failure> {
         if !says_what_it_breaks(&text) {
             return Err(Failure::new(format!("mutants/{file} does not say what it breaks")));
         }
-        found.push(Mutant { name: name.to_owned(), patch });
+        found.push(Mutant { name: name.to_owned(), patch, of: what_it_breaks(&text) });
     }
     if let Some(unknown) = names.iter().find(|name| found.iter().all(|one| one.name != **name)) {
         return Err(Failure::new(format!("no mutant is called {unknown}")));
@@ -107,12 +110,20 @@ fn says_what_it_breaks(text: &str) -> bool {
     text.split("diff --git").next().is_some_and(|words| words.trim().len() > 20)
 }
 
+/// What the files of a patch belong to.
+fn what_it_breaks(text: &str) -> On {
+    match text.contains("\n+++ b/crates/mpage-ext4/") {
+        true => On::Ext4,
+        false => On::Engine,
+    }
+}
+
 fn check(mutants: &[Mutant]) -> Result<(), Failure> {
     let copy = Copy::of_what_is_committed()?;
     let checkers = Checkers::new(copy.site(), 0);
     for mutant in mutants {
         copy.plant(&mutant.patch)?;
-        let compiled = checkers.compile();
+        let compiled = checkers.compile(mutant.of);
         copy.restore()?;
         compiled.map_err(|failure| Failure::new(format!("{}: {failure}", mutant.name)))?;
     }
@@ -128,7 +139,7 @@ fn catch(mutants: &[Mutant], programs: u64) -> Result<(), Failure> {
     for mutant in mutants {
         let start_ns = clock::now_ns();
         copy.plant(&mutant.patch)?;
-        let caught = checkers.catch();
+        let caught = checkers.catch(mutant.of);
         copy.restore()?;
         let caught =
             caught.map_err(|failure| Failure::new(format!("{}: {failure}", mutant.name)))?;

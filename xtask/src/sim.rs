@@ -31,7 +31,7 @@ pub(crate) enum On {
 
 impl On {
     /// The words that say so.
-    fn words(self) -> &'static [&'static str] {
+    pub(crate) fn words(self) -> &'static [&'static str] {
         match self {
             On::Engine => &[],
             On::Ext4 => &["--on", "ext4"],

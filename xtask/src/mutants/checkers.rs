@@ -9,11 +9,14 @@ use mpage_locks::Mutex;
 use crate::command::{line, output, program, within};
 use crate::failure::Failure;
 use crate::schedules::{Search, world};
-use crate::sim;
+use crate::sim::{self, On};
 use crate::workspace::Site;
 
 /// Programs of the simulator's first round, and of the longest: each has twice those before.
 const ROUND: (u64, u64) = (250, 4_000);
+
+/// One program on an image takes as long as so many on the engine.
+const EXT4_SHARE: u64 = 10;
 
 /// How long a round of the simulator, or a run of tests, may take, in minutes.
 const MINUTES: u32 = 6;
@@ -55,22 +58,42 @@ impl<'a> Checkers<'a> {
         Ok(())
     }
 
-    /// Sees that the engine compiles.
+    /// Sees that the engine, or what of it is `on`, compiles.
     ///
     /// # Errors
     ///
     /// Those of the compiler.
-    pub(super) fn compile(&self) -> Result<(), Failure> {
-        output(&mut self.site.cargo(&["check", "--quiet", "--package", "mpage"], "")).map(drop)
+    pub(super) fn compile(&self, on: On) -> Result<(), Failure> {
+        let package = match on {
+            On::Engine => "mpage",
+            On::Ext4 => "mpage-ext4",
+        };
+        output(&mut self.site.cargo(&["check", "--quiet", "--package", package], "")).map(drop)
     }
 
-    /// The first checker that sees that something is wrong; `None` when all find the engine right.
+    /// The first checker that sees that something is wrong; `None` when all find it right.
     ///
     /// # Errors
     ///
     /// Of a tree that does not compile, or a checker that cannot be run.
-    pub(super) fn catch(&self) -> Result<Option<Caught>, Failure> {
-        if let Some(how) = self.simulate()? {
+    pub(super) fn catch(&self, on: On) -> Result<Option<Caught>, Failure> {
+        match on {
+            On::Engine => self.catch_in_engine(),
+            On::Ext4 => self.catch_in_ext4(),
+        }
+    }
+
+    fn catch_in_ext4(&self) -> Result<Option<Caught>, Failure> {
+        let words = ["test", "--package", "mpage-ext4", "--test", "it", "storms"];
+        if let Some(how) = failed_test(self.site.cargo(&words, ""))? {
+            return Ok(Some(Caught { by: "test", how }));
+        }
+        let how = self.simulate(On::Ext4, self.programs / EXT4_SHARE)?;
+        Ok(how.map(|how| Caught { by: "sim", how }))
+    }
+
+    fn catch_in_engine(&self) -> Result<Option<Caught>, Failure> {
+        if let Some(how) = self.simulate(On::Engine, self.programs)? {
             return Ok(Some(Caught { by: "sim", how }));
         }
         let test = self.site.cargo(&["test", "--package", "mpage", "--test", "it"], "");
@@ -88,17 +111,16 @@ impl<'a> Checkers<'a> {
         Ok(None)
     }
 
-    fn simulate(&self) -> Result<Option<String>, Failure> {
+    fn simulate(&self, on: On, all: u64) -> Result<Option<String>, Failure> {
         let binary = sim::build(self.site)?;
         let (mut round, longest) = ROUND;
         let mut done = 0;
-        while done < self.programs {
-            let programs = round.min(self.programs - done);
+        while done < all {
+            let programs = round.min(all - done);
             let from = sim::fresh_seed()?;
-            if let Err(failure) = sim::many(&binary, sim::On::Engine, programs, from, Some(MINUTES))
-            {
+            if let Err(failure) = sim::many(&binary, on, programs, from, Some(MINUTES)) {
                 let failure = failure.to_string();
-                match self.fails_without_the_bug(&failure) {
+                match self.fails_without_the_bug(on, &failure) {
                     Some(told) => self.unsound.lock().push(told),
                     None => return Ok(Some(how_it_failed(done, &failure))),
                 }
@@ -111,9 +133,9 @@ impl<'a> Checkers<'a> {
 
     /// What a program that failed says on the engine without the bug, if it fails there too: then
     /// it says nothing of the bug.
-    fn fails_without_the_bug(&self, failure: &str) -> Option<String> {
+    fn fails_without_the_bug(&self, on: On, failure: &str) -> Option<String> {
         let (seed, _) = failure.strip_prefix("failed: seed ")?.split_once(',')?;
-        let words = ["--from", seed, "--count", "1"];
+        let words = [on.words(), &["--from", seed, "--count", "1"]].concat();
         let told = output(&mut program(&self.sound.as_ref()?.to_string_lossy(), words)).err()?;
         println!("the engine fails without the bug too: {told}");
         Some(format!("seed {seed} fails on the engine without a bug"))

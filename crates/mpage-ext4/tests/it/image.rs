@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use mpage::{BackingDev, PageCache};
-use mpage_block::{MemoryDevice, MemoryOptions};
+use mpage_block::{BlockDevice, MemoryDevice, MemoryOptions};
 use mpage_ext4::{FileSystem, InodeNumber, Options};
 
 /// What a program of e2fsprogs, which has to be there, says when it ends well.
@@ -63,7 +63,17 @@ pub(crate) fn open(image: &[u8]) -> mpage_ext4::Result<Opened> {
 fn open_on(device: Arc<MemoryDevice>, how: &Options) -> mpage_ext4::Result<Opened> {
     let bytes = device.len();
     let options = mpage::Options { memory: 8 << 20, ..mpage::Options::default() };
-    let cache = Arc::new(PageCache::new(&options).unwrap());
+    open_over(device, bytes, &options, how)
+}
+
+/// Opens the image of `bytes` on `device` as `how` says, over a cache of its own.
+pub(crate) fn open_over(
+    device: Arc<dyn BlockDevice>,
+    bytes: u64,
+    options: &mpage::Options,
+    how: &Options,
+) -> mpage_ext4::Result<Opened> {
+    let cache = Arc::new(PageCache::new(options).unwrap());
     let dev = cache.add_device(device).unwrap();
     let fs = FileSystem::open(&cache, &dev, bytes, how)?;
     Ok(Opened { fs, _dev: dev })
