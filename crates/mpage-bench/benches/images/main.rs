@@ -1,9 +1,10 @@
 //! An ext4 image: names, small files and a large one, through the library, through Linux on a loop
-//! device, and through fuse2fs where it is installed.
+//! device, and through fuse2fs if that is asked for.
 //!
 //! ```text
 //! cargo bench -p mpage-bench --bench images                  some minutes; needs root, e2fsprogs
 //! cargo bench -p mpage-bench --bench images -- --rounds 3    fewer rounds
+//! cargo bench -p mpage-bench --bench images -- --fuse2fs     with fuse2fs: many minutes a round
 //! ```
 //!
 //! Each round has each contender in turn, each on a new image, in a file of the same file system.
@@ -67,9 +68,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failed> {
-    let rounds = rounds()?;
-    let has_fuse2fs = Command::new("fuse2fs").arg("-V").output().is_ok();
-    let count = if has_fuse2fs { 3 } else { 2 };
+    let (rounds, with_fuse2fs) = arguments()?;
+    let count = if with_fuse2fs { 3 } else { 2 };
     let mut times = vec![vec![Vec::new(); WORK.len()]; count];
     for round in 0..rounds {
         for (contender, times) in CONTENDERS.iter().zip(&mut times) {
@@ -140,13 +140,17 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// What the command line says, else five. Cargo itself says `--bench`.
-fn rounds() -> Result<usize, Failed> {
-    let arguments: Vec<String> =
-        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    match &arguments[..] {
-        [] => Ok(5),
-        [name, count] if name == "--rounds" => Ok(count.parse()?),
-        _ => Err("usage: images [--rounds N]".into()),
+/// Rounds, five if the command line does not say, and whether fuse2fs is among the contenders.
+/// Cargo itself says `--bench`.
+fn arguments() -> Result<(usize, bool), Failed> {
+    let (mut rounds, mut with_fuse2fs) = (5, false);
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--rounds" => rounds = words.next().ok_or("how many rounds?")?.parse()?,
+            "--fuse2fs" => with_fuse2fs = true,
+            _ => return Err("usage: images [--rounds N] [--fuse2fs]".into()),
+        }
     }
+    Ok((rounds, with_fuse2fs))
 }
