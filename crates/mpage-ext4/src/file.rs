@@ -19,6 +19,8 @@ use crate::open_inode::OpenInode;
 
 /// Files that are kept in memory though nobody has them open.
 const CLOSED_MAX: usize = 1024;
+/// Of these, files that are looked at when one more is closed.
+const FORGOTTEN_MAX: usize = 2;
 
 /// One open of a regular file.
 pub struct File {
@@ -99,7 +101,9 @@ impl FileSystem {
         }
         let mut closed = self.closed.lock();
         closed.push_back(open.number);
-        for _ in CLOSED_MAX..closed.len() {
+        // Those that have to stay get another turn when all others had one.
+        let turns = closed.len().saturating_sub(CLOSED_MAX).min(FORGOTTEN_MAX);
+        for _ in 0..turns {
             if let Some(oldest) = closed.pop_front()
                 && !self.forget(oldest)
             {

@@ -186,6 +186,9 @@ impl AddressSpace {
         }
         let _io = state.tree.clear_mark(page.index(), Mark::ToWrite);
         let _io = state.tree.clear_mark(page.index(), Mark::ToSync);
+        drop(state);
+        // A sync that took the page into its snapshot behind the error has just lost it again.
+        self.errors.is_dirty_again();
     }
 
     /// Chooses what becomes of bytes whose write fails from now on.
