@@ -247,6 +247,15 @@ impl GetBlock for SimFile {
         state.reserve(self.file, range)
     }
 
+    fn discard(&self, blocks: Range<FileBlock>) -> Result<()> {
+        let mut state = self.fs.state.lock();
+        state.changes += 1;
+        for (_, mapped) in state.files[self.file].map.range_mut(blocks.start.0..blocks.end.0) {
+            mapped.written = false;
+        }
+        Ok(())
+    }
+
     fn written(&self, blocks: Range<FileBlock>) {
         let mut state = self.fs.state.lock();
         state.changes += 1;

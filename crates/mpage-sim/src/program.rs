@@ -21,9 +21,25 @@ pub(crate) enum Kind {
     Ext4,
 }
 
+/// Which calls a program makes, and what goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mix {
+    /// All calls; in a third of the programs anything goes wrong.
+    All,
+    /// Mostly removals, and syncs between them; flushes fail, and what removals need.
+    Removals,
+}
+
+/// What [`Setup::op`] draws from for [`Mix::Removals`]: numbers of its calls.
+const REMOVALS: [u8; 32] = [
+    0, 0, 0, 0, 10, 11, 12, 13, 14, 15, 16, 17, 19, 20, 20, 20, 23, 24, 24, 26, 27, 27, 27, 30, 30,
+    30, 31, 32, 32, 36, 43, 44,
+];
+
 /// What a program runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
+    pub(crate) mix: Mix,
     pub(crate) kind: Kind,
     /// Of an image: which of [`FORMATS`](crate::image::FORMATS) it is of.
     pub(crate) format: usize,
@@ -137,8 +153,10 @@ impl Setup {
             Kind::Files | Kind::Ext4 => (random.usize(1..3), random.u64(1..4)),
         };
         let block = [512, 1024, 4096][random.usize(..3)];
-        let volatile_cache = random.u8(..4) > 0;
+        let mix = if random.u8(..6) == 0 { Mix::Removals } else { Mix::All };
+        let volatile_cache = mix == Mix::Removals || random.u8(..4) > 0;
         let mut setup = Setup {
+            mix,
             kind,
             format: 0,
             files,
@@ -169,7 +187,7 @@ impl Setup {
             Kind::Regular => None,
             Kind::Files | Kind::Ext4 => Some(setup.device_bytes()),
         };
-        if random.u8(..3) == 0 {
+        if mix == Mix::Removals || random.u8(..3) == 0 {
             setup.faults = (0..random.usize(1..4)).map(|_| setup.fault(random)).collect();
         }
         if kind == Kind::Files && random.u8(..4) == 0 {
@@ -201,15 +219,11 @@ impl Setup {
     }
 
     fn fault(&self, random: &mut fastrand::Rng) -> Fault {
-        let targets = [
-            Target::Writes,
-            Target::Writes,
-            Target::Reads,
-            Target::Flushes,
-            Target::Flushes,
-            Target::Zeroes,
-            Target::SetLen,
-        ];
+        use Target::{Flushes, Reads, SetLen, Writes, Zeroes};
+        let targets = match self.mix {
+            Mix::All => [Writes, Writes, Reads, Flushes, Flushes, Zeroes, SetLen],
+            Mix::Removals => [Writes, Flushes, Flushes, Flushes, Flushes, Zeroes, SetLen],
+        };
         let target = targets[random.usize(..targets.len())];
         let effect = match target {
             Target::Flushes => Effect::Fails,
@@ -226,7 +240,11 @@ impl Setup {
         let (block_at, block_len) = (at / block * block, len.next_multiple_of(block));
         let whole = (block_at, block_len.min(self.longest() / block * block - block_at));
         let direct = whole.1 > 0;
-        match random.u8(..46) {
+        let drawn = match self.mix {
+            Mix::All => random.u8(..46),
+            Mix::Removals => REMOVALS[random.usize(..REMOVALS.len())],
+        };
+        match drawn {
             0..10 => Op::Write { file, at, len },
             10 => Op::TryWrite { file, at, len },
             11 | 12 => Op::WriteThrough { file, at, len, durable: random.bool() },

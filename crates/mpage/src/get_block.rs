@@ -134,7 +134,8 @@ pub trait GetBlock: Send + Sync {
 
     /// The content of `blocks` is not needed any more: what reads of them bring afterwards may be
     /// anything that was there, or zeros. Called as [`remove`](Self::remove) is. May wait. The
-    /// default does nothing.
+    /// default does nothing. That is not enough where blocks were somebody else's before: no page
+    /// has what was written, and a flush that fails then brings back what the device had.
     fn discard(&self, _blocks: Range<FileBlock>) -> Result<()> {
         Ok(())
     }

@@ -5,7 +5,7 @@
 //!    size is lowered.
 //! 2. Pages wholly inside go, dirty or not, waiting for who maps them.
 //! 3. Writes of them that are in flight are waited for.
-//! 4. Pages at the edges are zeroed in place.
+//! 4. Pages at the edges are zeroed in place: before 2 where a removal that fails changes nothing.
 //! 5. Only then the block map frees blocks, and the range is given up.
 //!
 //! Linux: `truncate_inode_pages_range()`, mm/truncate.c.
@@ -51,7 +51,8 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
     let may_wait = MayWait::no_bio_held();
     let last = bring_in(space, &tail, &may_wait).inspect_err(|_| space.end_removal(&pages))?;
     space.set_size_while_removing(size);
-    let zeroed = remove(space, &range, &tail, &(0..0));
+    remove(space, &range);
+    let zeroed = zero_edge(space, &tail, &may_wait);
     drop(last);
     let began = space.dev().failed_flushes();
     let removed = match &space.ops().get_block {
@@ -117,7 +118,13 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
     let tail_start = (range.end / PAGE_BYTES * PAGE_BYTES).max(head_end);
     space.begin_removal(&pages);
     let written = range.start..written_end(space, &range);
-    let zeroed = remove(space, &range, &(range.start..head_end), &(tail_start..range.end));
+    let may_wait = MayWait::no_bio_held();
+    let head = zero_edge(space, &(range.start..head_end), &may_wait);
+    let zeroed = head.and_then(|()| zero_edge(space, &(tail_start..range.end), &may_wait));
+    // What is dropped while its blocks stay would be read as the device has it: lost, maybe.
+    if zeroed.is_ok() {
+        remove(space, &range);
+    }
     let began = space.dev().failed_flushes();
     let removed = match &space.ops().get_block {
         Some(get_block) if zeroed.is_ok() => {
@@ -164,7 +171,7 @@ pub(crate) fn discard(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     }
     let (pages, size) = (pages_touched(&range), space.block_size());
     space.begin_removal(&pages);
-    let dropped = remove(space, &range, &(0..0), &(0..0));
+    remove(space, &range);
     let began = space.dev().failed_flushes();
     let discarded = match &space.ops().get_block {
         Some(get_block) => get_block.discard(size.block_of(range.start)..size.block_of(range.end)),
@@ -172,7 +179,7 @@ pub(crate) fn discard(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     };
     let _number = space.note_direct_write(began);
     space.end_removal(&pages);
-    dropped.and(discarded)
+    discarded
 }
 
 /// After a removal of byte `range`, with its room freed or kept, before whose change of the device
@@ -311,20 +318,14 @@ fn redo_removal(space: &AddressSpace, range: &Range<u64>) -> Result<()> {
     result
 }
 
-/// Steps 2 to 4: pages wholly inside `range` go, those of `head` and `tail` are zeroed there.
-fn remove(
-    space: &AddressSpace,
-    range: &Range<u64>,
-    head: &Range<u64>,
-    tail: &Range<u64>,
-) -> Result<()> {
+/// Steps 2 and 3: pages wholly inside `range` go.
+fn remove(space: &AddressSpace, range: &Range<u64>) {
     let may_wait = MayWait::no_bio_held();
     let inside = range.start.div_ceil(PAGE_BYTES)..range.end / PAGE_BYTES;
     drop_pages(space, inside.clone(), &may_wait);
     if inside.start < inside.end {
         space.wait_for_writes(&(inside.start * PAGE_BYTES..inside.end * PAGE_BYTES));
     }
-    zero_edge(space, head, &may_wait).and(zero_edge(space, tail, &may_wait))
 }
 
 fn drop_pages(space: &AddressSpace, mut pages: Range<u64>, may_wait: &MayWait<'_>) {

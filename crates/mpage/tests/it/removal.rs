@@ -128,6 +128,28 @@ fn a_truncate_whose_last_block_cannot_be_read_changes_nothing() {
     assert_eq!(rig.file.size(), 5000);
 }
 
+/// What a hole would take stays when its edge cannot be read: dropped pages would be read as the
+/// device has them, which may have lost them or never had them.
+///
+/// Seen to fail: with the pages inside dropped before the edges were zeroed.
+#[test]
+fn a_hole_whose_edge_cannot_be_read_drops_nothing() {
+    let memory = memory_device(1 << 20);
+    memory.write_at(0, &pattern(1, 0, 1 << 20));
+    let stack = Stack::around(memory);
+    for zero in [CachedFile::punch_hole, CachedFile::zero_range] {
+        for hole in [4096 + 100..3 * 4096, 2 * 4096..3 * 4096 + 100] {
+            let rig = Rig::over(stack.top(), 4096, 1 << 20);
+            rig.file.write_all_at(&pattern(2, 0, 4096), 8192).unwrap();
+            stack.fail(BioOp::Read, Times::First(1), Errno::IO);
+            assert_eq!(errno(zero(&rig.file, hole)), Errno::IO);
+            let mut bytes = vec![0; 4096];
+            assert_eq!(rig.file.read_at(&mut bytes, 8192).unwrap(), 4096);
+            assert!(bytes == pattern(2, 0, 4096), "what was dirty is there");
+        }
+    }
+}
+
 /// Syncs that write lost zeros again keep others away from what they saw lost, so that is all they
 /// zero: not what another removal has zeroed since, where a write may be on its way.
 ///
