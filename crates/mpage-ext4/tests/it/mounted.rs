@@ -35,7 +35,7 @@ impl Mounted {
     fn in_folder(folder: TempDir) -> Mounted {
         let (image, point) = (folder.path().join("image"), folder.path().join("mount"));
         fs::create_dir(&point).unwrap();
-        let words = ["-o", "loop", image.to_str().unwrap(), point.to_str().unwrap()];
+        let words = ["-o", "loop,noatime", image.to_str().unwrap(), point.to_str().unwrap()];
         let _quiet = run("mount", &words);
         Mounted { folder, point }
     }
