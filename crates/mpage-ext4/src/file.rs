@@ -99,15 +99,24 @@ impl FileSystem {
             let _later = self.release(open.number);
             return;
         }
-        let mut closed = self.closed.lock();
-        closed.push_back(open.number);
-        // Those that have to stay get another turn when all others had one.
-        let turns = closed.len().saturating_sub(CLOSED_MAX).min(FORGOTTEN_MAX);
-        for _ in 0..turns {
-            if let Some(oldest) = closed.pop_front()
-                && !self.forget(oldest)
-            {
-                closed.push_back(oldest);
+        if std::mem::replace(&mut open.lock().is_listed, true) {
+            return;
+        }
+        self.closed.lock().push_back(open.number);
+        self.forget_some();
+    }
+
+    /// Forgets files that were closed long ago. Those that have to stay get another turn when all
+    /// others had one.
+    fn forget_some(&self) {
+        for _ in 0..FORGOTTEN_MAX {
+            let oldest = {
+                let mut closed = self.closed.lock();
+                if closed.len() > CLOSED_MAX { closed.pop_front() } else { None }
+            };
+            let Some(oldest) = oldest else { return };
+            if !self.forget(oldest) {
+                self.closed.lock().push_back(oldest);
             }
         }
     }
@@ -122,8 +131,9 @@ impl FileSystem {
         // The inode may not know the size yet.
         let is_ahead =
             |file: &CachedFile| file.mapping().dirty_count() > 0 || file.size() != inode.size;
-        let state = open.lock();
+        let mut state = open.lock();
         if state.opens > 0 {
+            state.is_listed = false;
             return true;
         }
         if state.is_ahead() || file.as_ref().is_some_and(is_ahead) {

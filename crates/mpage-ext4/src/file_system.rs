@@ -47,7 +47,7 @@ pub struct FileSystem {
     pub(crate) block: BlockSize,
     /// The device's own mapping.
     pub(crate) device: Arc<AddressSpace>,
-    /// Files that are in memory and were closed, the last one last. Its lock comes first.
+    /// Files that are in memory and were closed, the last one last, each once. Held for a moment.
     pub(crate) closed: Mutex<VecDeque<InodeNumber>>,
     committer: OnceLock<Committer>,
     /// It was marked as being in use, and was clean before.

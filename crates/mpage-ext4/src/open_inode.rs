@@ -47,6 +47,8 @@ pub(crate) struct State {
     nodes: u64,
     /// How often it is open.
     pub(crate) opens: usize,
+    /// It is among the files that were closed.
+    pub(crate) is_listed: bool,
     /// When its content was changed, if the inode does not know it.
     pub(crate) modified: Option<Timestamp>,
     /// The last transaction that changed the inode.
