@@ -174,11 +174,13 @@ impl FileSystem {
     ///
     /// # Errors
     ///
-    /// The first met: what could be made durable was.
+    /// The first met: what could be made durable was. An error that was told of writes that
+    /// succeeded when they were tried again leaves a clean image all the same.
     pub fn close(&self) -> Result<()> {
         let synced = self.sync();
         let Some(was_clean) = self.marked.lock().take() else { return synced };
-        if synced.is_ok() && self.metadata.read_only().is_none() {
+        let is_durable = synced.is_ok() || self.sync().is_ok();
+        if is_durable && self.metadata.read_only().is_none() {
             let (blocks, inodes) = {
                 let space = self.metadata.space.lock();
                 (space.free, space.free_inodes)

@@ -150,6 +150,11 @@ impl SimDevice {
         *self.shared.on_failed_flush.lock() = Some(told);
     }
 
+    /// From now on `faults` go wrong, and nothing else.
+    pub fn go_wrong(&self, faults: &[Fault]) {
+        self.shared.state.lock().faults = Faults::new(faults);
+    }
+
     /// Nothing goes wrong any more.
     pub fn heal(&self) {
         self.shared.state.lock().faults = Faults::default();
@@ -183,6 +188,12 @@ impl SimDevice {
     /// What a reader gets now.
     pub fn content(&self) -> Vec<u8> {
         self.shared.state.lock().content.clone()
+    }
+
+    /// What is there, whatever becomes of the device now.
+    pub fn durable(&self) -> Vec<u8> {
+        let state = self.shared.state.lock();
+        if self.limits.volatile_cache { state.durable.clone() } else { state.content.clone() }
     }
 
     /// What happened to the medium so far.

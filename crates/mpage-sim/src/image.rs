@@ -72,6 +72,24 @@ fn well(program: &str, output: std::io::Result<Output>) -> Result<String, String
     }
 }
 
+/// Lets e2fsck mend `image`, which was not closed, and reads its files.
+///
+/// # Errors
+///
+/// What is wrong with it still.
+pub(crate) fn mend(image: &[u8], files: usize) -> Result<Vec<Vec<u8>>, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    fs::write(&path, image).expect("an image");
+    let mended = Command::new("e2fsck").arg("-fy").arg(&path).output();
+    let mended = mended.unwrap_or_else(|error| panic!("e2fsck of e2fsprogs: {error}"));
+    let words = String::from_utf8_lossy(&mended.stdout);
+    if !matches!(mended.status.code(), Some(0 | 1)) {
+        return Err(format!("e2fsck: {words}{}", String::from_utf8_lossy(&mended.stderr)));
+    }
+    read(&path, files).map_err(|error| format!("the mended image: {error}\n{words}"))
+}
+
 /// Lets e2fsck judge `image`, and reads its files.
 ///
 /// # Errors

@@ -196,14 +196,14 @@ impl Setup {
         setup
     }
 
-    /// As [`random`](Self::random), of an image, on which nothing goes wrong.
+    /// As [`random`](Self::random), of an image.
     fn random_ext4(random: &mut fastrand::Rng) -> Setup {
         let mut setup = Setup::random(random);
         (setup.kind, setup.closes) = (Kind::Ext4, false);
         (setup.files, setup.pages) = (random.usize(1..4), random.u64(1..4));
         setup.block = [1024, 2048, 4096][random.usize(..3)];
         setup.format = random.usize(..FORMATS.len());
-        (setup.faults, setup.map_faults) = (Vec::new(), 0);
+        setup.map_faults = 0;
         setup.limits.capacity = Some(setup.device_bytes());
         setup
     }
@@ -280,7 +280,7 @@ impl Setup {
     /// nobody wrote: the file system has stopped then, but its files are read still.
     fn loses_blocks(&self) -> bool {
         let loses = |fault: &Fault| fault.target == Target::Flushes;
-        self.kind == Kind::Files && self.faults.iter().any(loses)
+        matches!(self.kind, Kind::Files | Kind::Ext4) && self.faults.iter().any(loses)
     }
 
     /// The longest that a file becomes.

@@ -10,10 +10,11 @@ use mpage::{
 };
 use mpage_block::{Bio, submit_and_wait};
 use mpage_ext4::{File, FileSystem, InodeNumber};
+use mpage_locks::Mutex;
 use mpage_locks::atomic::{AtomicBool, Ordering};
 use mpage_locks::thread::{self, JoinHandle};
 
-use crate::books::Books;
+use crate::books::{Books, Pages};
 use crate::client::{Client, TRIES};
 use crate::crash::{self, Judge};
 use crate::device::{SimDevice, SimOptions};
@@ -39,6 +40,9 @@ const FIRST: Content = Content::Stamp(1);
 /// The stamp of what nobody wrote.
 pub(crate) const JUNK: Content = Content::Stamp(2);
 
+/// States of an image that are looked at as if the power had gone then.
+const CUTS_MAX: usize = 3;
+
 /// Turns of other threads before the clock moves to the next alarm.
 const PAUSES: [u32; 3] = [2, 20, 200];
 
@@ -50,6 +54,10 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     start: Vec<u8>,
     fs: Option<Arc<SimFs>>,
+    /// What was durable of an image behind a sync, and when.
+    cuts: Mutex<Vec<(Vec<u8>, u64)>>,
+    /// No two calls are made at once.
+    pub(crate) alone: AtomicBool,
     over: AtomicBool,
 }
 
@@ -69,7 +77,9 @@ pub(crate) fn run(program: &Program, seed: u64, start: Vec<u8>) -> Ran {
     let instants = Arc::<Instants>::default();
     let (clock, hand) = Clock::manual(Duration::from_secs(1));
     let hand = Arc::new(hand);
-    let options = SimOptions { limits: setup.limits, faults: setup.faults.clone(), seed };
+    // An image is opened first.
+    let faults = if setup.kind == Kind::Ext4 { Vec::new() } else { setup.faults.clone() };
+    let options = SimOptions { limits: setup.limits, faults, seed };
     let device = SimDevice::new(start.clone(), &options, &instants, Some(hand.clone()));
     let size = setup.pages * PAGE;
     let files = (0..setup.files).map(|_| FileModel::new(size, FIRST)).collect();
@@ -80,9 +90,11 @@ pub(crate) fn run(program: &Program, seed: u64, start: Vec<u8>) -> Ran {
         let files = vec![blocks(size); setup.files];
         SimFs::new(&instants, whole, &files, setup.map_faults, seed)
     });
-    let over = AtomicBool::new(false);
+    let (cuts, over) = (Mutex::default(), AtomicBool::new(false));
+    let alone = AtomicBool::new(program.threads.len() == 1);
     let world =
-        Arc::new(World { setup: setup.clone(), books, device, clock: hand, start, fs, over });
+        World { setup: setup.clone(), books, device, clock: hand, start, fs, cuts, alone, over };
+    let world = Arc::new(world);
     world.tell_of_failed_writes();
     let cache = Arc::new(world.cache(clock));
     let dev = cache.add_device(world.device.clone()).expect("a device");
@@ -102,13 +114,15 @@ pub(crate) fn run(program: &Program, seed: u64, start: Vec<u8>) -> Ran {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().expect("a client"));
     world.heal();
+    world.alone.store(true, Ordering::SeqCst);
     if !setup.closes {
         Client::new(&world, &cache, &dev, ext4.clone(), opens(())).finish();
     }
     drop((mappings, dev));
     if let Some(ext4) = ext4.and_then(Arc::into_inner) {
         drop(ext4.files);
-        ext4.fs.close().expect("an image that can be closed");
+        let closed = ext4.fs.close();
+        assert!(closed.is_ok() || world.went_wrong(), "for no reason: {closed:?}");
     }
     if setup.closes {
         // A write on its way before may fail still.
@@ -126,6 +140,15 @@ pub(crate) fn run(program: &Program, seed: u64, start: Vec<u8>) -> Ran {
         Kind::Ext4 => world.judge_image(program),
         _ => world.explore(program, seed),
     }
+}
+
+/// Whether `files` are what they may be after a crash at instant `crash`.
+fn fit(files: &[Vec<u8>], pages: &Pages, crash: u64) -> Result<(), String> {
+    let mut each = files.iter().zip(&pages.files).enumerate();
+    each.try_for_each(|(number, (bytes, model))| {
+        let right = model.after_crash(bytes, 1, crash);
+        right.map_err(|wrong| format!("file {number}, opened again: {wrong}"))
+    })
 }
 
 /// What the device holds at the start.
@@ -188,10 +211,11 @@ impl World {
 
     fn tell_of_failed_writes(&self) {
         let (books, fs, block) = (self.books.clone(), self.fs.clone(), self.setup.block as u64);
+        let is_file = self.setup.kind != Kind::Ext4;
         self.device.on_failed_write(Box::new(move |at| {
             let place = match &fs {
                 Some(fs) => fs.owner(at / block).map(|(file, number)| (file, number * block)),
-                None => Some((0, at)),
+                None => is_file.then_some((0, at)),
             };
             let place = place.filter(|(file, at)| !books.is_past_cache(*file, *at));
             let (books, since) = (books.clone(), books.instants.next());
@@ -227,22 +251,41 @@ impl World {
             fs.open_file(inode.expect("a file")).expect("a file that can be opened")
         };
         let files = (0..self.setup.files).map(open).collect();
+        self.device.go_wrong(&self.setup.faults);
         Ext4 { fs, files }
+    }
+
+    /// Keeps what would be there of an image if the power went now, behind a sync, with no other
+    /// thread in the midst of one.
+    pub(crate) fn keep_cut(&self) {
+        let now = self.books.instants.next();
+        let mut cuts = self.cuts.lock();
+        cuts.truncate(CUTS_MAX - 1);
+        cuts.insert(0, (self.device.durable(), now));
+    }
+
+    /// Looks at what was there when the power could have gone.
+    fn judge_cuts(&self) {
+        for (image, cut) in self.cuts.lock().drain(..) {
+            let copy = image.clone();
+            let files = image::mend(&image, self.setup.files);
+            let pages = self.books.lock();
+            let right = files.and_then(|files| fit(&files, &pages, cut));
+            right.unwrap_or_else(|wrong| {
+                std::fs::write("/tmp/cut.img", &copy).unwrap();
+                panic!("behind a power cut at {cut}: {wrong}\n{}", story(&pages.calls, &self.device.events()))
+            });
+        }
     }
 
     /// Looks at what is there in the end.
     fn judge_image(&self, program: &Program) -> Ran {
+        self.judge_cuts();
         let pages = self.books.lock();
         let content = self.device.content();
         let files = image::check(&content, self.setup.files);
         let now = self.books.instants.next();
-        let right = files.and_then(|files| {
-            let mut each = files.iter().zip(&pages.files).enumerate();
-            each.try_for_each(|(number, (bytes, model))| {
-                let right = model.after_crash(bytes, 1, now);
-                right.map_err(|wrong| format!("file {number}, opened again: {wrong}"))
-            })
-        });
+        let right = files.and_then(|files| fit(&files, &pages, now));
         right.unwrap_or_else(|wrong| panic!("{wrong}\n{}", story(&pages.calls, &[])));
         Ran { ops: program.ops() as u64, crash_states: 0, digest: pages.digest }
     }
