@@ -358,6 +358,8 @@ impl FileSystem {
         each(RangeSteps { wait_before: true, write: true, wait_after: true });
         note(self.bring_up_to_date(open.iter()));
         note(self.metadata.commit(self.metadata.running()));
+        // A commit without changes flushes nothing.
+        note(self.cache.device_flush(&self.dev).flush().map_err(Error::from));
         // What a flush of somebody else's lost meanwhile is not durable.
         for (_, file) in &files {
             let told = RangeSteps { wait_after: true, ..RangeSteps::default() };

@@ -267,13 +267,14 @@ impl World {
     /// Looks at what was there when the power could have gone.
     fn judge_cuts(&self) {
         for (image, cut) in self.cuts.lock().drain(..) {
-            let copy = image.clone();
             let files = image::mend(&image, self.setup.files);
             let pages = self.books.lock();
             let right = files.and_then(|files| fit(&files, &pages, cut));
             right.unwrap_or_else(|wrong| {
-                std::fs::write("/tmp/cut.img", &copy).unwrap();
-                panic!("behind a power cut at {cut}: {wrong}\n{}", story(&pages.calls, &self.device.events()))
+                panic!(
+                    "behind a power cut at {cut}: {wrong}\n{}",
+                    story(&pages.calls, &self.device.events())
+                )
             });
         }
     }
