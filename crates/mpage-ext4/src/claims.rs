@@ -54,7 +54,8 @@ impl Claims {
         let (blocks, claim) = self.0.get_key_value(&block)?;
         let to = DeviceBlock(blocks.start.wrapping_add(claim.shift));
         let (first, count) = (FileBlock(blocks.start), blocks.end - blocks.start);
-        let place = if claim.unwritten { Place::Unwritten(to) } else { Place::Mapped(to) };
+        let has_data = claim.settled || !claim.unwritten;
+        let place = if has_data { Place::Mapped(to) } else { Place::Unwritten(to) };
         Some(Extent { place, fresh: !claim.settled, ..Extent::mapped(first, to, count) })
     }
 

@@ -240,7 +240,8 @@ impl File {
         let now = Timestamp::now();
         self.fs.metadata.change(|change| {
             let mut inode = change.inode(self.inode.number)?;
-            inode.size = size;
+            // Others may have made it longer since, and may have synced that.
+            inode.size = inode.size.max(size).min(self.size().max(size));
             (inode.modified, inode.changed) = (now, now);
             change.put_inode(&inode)
         })

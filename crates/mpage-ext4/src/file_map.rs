@@ -23,7 +23,7 @@ use crate::layers::Attempt;
 use crate::metadata::Metadata;
 use crate::open_inode::{OpenInode, State};
 use crate::view::View;
-use crate::{balloc, block_map};
+use crate::{balloc, block_map, orphan};
 
 /// Blocks that are claimed at once at most.
 const CLAIM_MAX: u64 = 1 << 15;
@@ -183,6 +183,9 @@ impl FileMap {
             let step = |change: &mut Change<'_>| {
                 let mut inode = self.inode(change)?;
                 let left = block_map::remove(change, &mut inode, blocks.start..end)?;
+                if blocks.end >= self.open.size_max / change.sb.block_bytes {
+                    self.settle_cut(change, &mut inode, left)?;
+                }
                 change.put_inode(&inode)?;
                 Ok((left, inode))
             };
@@ -190,6 +193,25 @@ impl FileMap {
                 Some(left) => end = left,
                 None => return Ok(()),
             }
+        }
+    }
+}
+
+impl FileMap {
+    /// What removes all blocks of `inode` behind its size sets that size too. The inode is an
+    /// orphan while some are `left`.
+    fn settle_cut(
+        &self,
+        change: &mut Change<'_>,
+        inode: &mut Inode,
+        left: Option<u64>,
+    ) -> Attempt<()> {
+        let Some(file) = self.open.file() else { return Ok(()) };
+        inode.size = inode.size.min(file.size());
+        match left {
+            Some(_) => orphan::add(change, inode),
+            None if inode.links > 0 => orphan::remove(change, inode),
+            _ => Ok(()),
         }
     }
 }
@@ -304,6 +326,11 @@ impl GetBlock for FileMap {
         let blocks = blocks.start.0..blocks.end.0;
         let _count = self.removals.fetch_add(1, Ordering::Release);
         Ok(self.make_unwritten(blocks)?)
+    }
+
+    /// A hole: what the blocks held before they were this file's must never be read.
+    fn discard(&self, blocks: Range<FileBlock>) -> mpage::Result<()> {
+        self.remove(blocks)
     }
 
     fn written(&self, blocks: Range<FileBlock>) {

@@ -118,6 +118,9 @@ impl Client {
                 self.zero(file, at..at + len, |open| open.zero_range(at..at + len));
             }
             Op::Discard { file, at, len } => self.discard(file, at..at + len),
+            Op::Allocate { file, at, len, keep_size } => {
+                self.allocate(file, at..at + len, keep_size)
+            }
             _ => self.make_other(op),
         }
     }
@@ -377,6 +380,17 @@ impl Client {
         };
         let well = self.accept(result, &[]).is_some();
         self.end_removal(file, change, well);
+        self.end_resize(file, resize, well);
+    }
+
+    /// Room for a range of an image's file.
+    fn allocate(&mut self, file: usize, range: Range<u64>, keep_size: bool) {
+        let Some(ext4) = &self.ext4 else { return };
+        let resize = Resize::AtLeast(if keep_size { 0 } else { range.end });
+        let now = self.world.books.instants.next();
+        self.world.books.lock().files[file].begin_resize(resize, now);
+        let result = ext4.files[file].allocate(range, keep_size).map_err(mpage::Error::from);
+        let well = self.accept(result, &[Errno::OPNOTSUPP]).is_some();
         self.end_resize(file, resize, well);
     }
 

@@ -89,6 +89,7 @@ pub enum Op {
     Advise { file: usize, at: u64, len: u64, advice: u8 },
     StartFetch { file: usize, at: u64, len: u64 },
     Reopen { file: usize },
+    Allocate { file: usize, at: u64, len: u64, keep_size: bool },
     LetTimePass { ms: u64 },
 }
 
@@ -241,7 +242,7 @@ impl Setup {
         let whole = (block_at, block_len.min(self.longest() / block * block - block_at));
         let direct = whole.1 > 0;
         let drawn = match self.mix {
-            Mix::All => random.u8(..46),
+            Mix::All => random.u8(..48),
             Mix::Removals => REMOVALS[random.usize(..REMOVALS.len())],
         };
         match drawn {
@@ -271,6 +272,9 @@ impl Setup {
             40 => Op::StartFetch { file, at, len },
             41 | 42 => Op::SyncFileRange { file, at, len, steps: random.u8(..8) },
             43 => Op::SyncDevice,
+            46 | 47 if self.kind == Kind::Ext4 => {
+                Op::Allocate { file, at, len, keep_size: random.bool() }
+            }
             44 => Op::Discard { file, at, len },
             _ => Op::LetTimePass { ms: random.u64(1..120) },
         }

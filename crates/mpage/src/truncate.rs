@@ -62,7 +62,7 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
         }
         None => Ok(()),
     };
-    // What could not be cut off is zeroed by the next sync: the size is set.
+    // What could not be cut off is by the next sync: the size is set.
     let noted = note_removal(space, (&range, Room::Freed), began, removed.is_ok());
     space.end_removal(&pages);
     zeroed.and(removed).and(noted)
@@ -194,13 +194,15 @@ fn note_removal(
 ) -> Result<()> {
     let (at, lost) = space.note_direct_write(began);
     let lost = lost || !done;
-    if !space.ops().get_block.as_ref().is_some_and(|map| map.removes_by_writing()) {
-        return Ok(());
-    }
     let size = space.block_size();
     let (first, end) = (size.block_after(range.start), size.block_of(range.end));
     let whole = size.start_of(first)..size.start_of(end);
     if first >= end {
+        return Ok(());
+    }
+    // What has no blocks any more reads as zeros. One that failed before is over now.
+    let writes = space.ops().get_block.as_ref().is_some_and(|map| map.removes_by_writing());
+    if done && !writes && !space.zeroed.meets(&whole, space.dev().flushed()) {
         return Ok(());
     }
     let has_room = space.zeroed.note(&whole, room, (at, lost), space.dev().flushed());
