@@ -107,15 +107,15 @@ impl Claims {
         runs.map(|(run, claim)| (inside(run), *claim)).collect()
     }
 
-    /// The settled runs, `max` at most.
-    pub(crate) fn settled(&self, max: usize) -> Vec<Settled> {
-        let settled = self.0.iter().filter(|(_, claim)| claim.settled).take(max);
+    /// The settled runs before block `end`, `max` at most.
+    pub(crate) fn settled(&self, max: usize, end: u64) -> Vec<Settled> {
+        let settled = self.0.iter().filter(|(run, claim)| claim.settled && run.start < end);
         let run = |(blocks, claim): (&Range<u64>, &Claim)| Settled {
-            blocks: blocks.clone(),
+            blocks: blocks.start..blocks.end.min(end),
             to: blocks.start.wrapping_add(claim.shift),
             unwritten: claim.unwritten,
         };
-        settled.map(run).collect()
+        settled.take(max).map(run).collect()
     }
 
     /// Claimed blocks, and in how many runs.
@@ -147,7 +147,7 @@ mod tests {
         claims.settle(&(12..14));
         assert!(claims.find(10).unwrap().fresh && !claims.find(13).unwrap().fresh);
         assert!(!claims.is_settled());
-        assert_eq!(claims.settled(9), [Settled { blocks: 12..14, to: 112, unwritten: false }]);
+        assert_eq!(claims.settled(9, 20), [Settled { blocks: 12..14, to: 112, unwritten: false }]);
         claims.settle(&(0..100));
         assert!(claims.is_settled());
         assert_eq!(claims.counts(), (10, 1), "what was settled in pieces is one run");

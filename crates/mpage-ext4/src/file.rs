@@ -237,10 +237,15 @@ impl File {
         self.fs.metadata.check_writable()?;
         let _alone = self.inode.shaping.lock();
         self.cached.set_len(size)?;
+        self.note_size(size)
+    }
+
+    /// Tells the inode of a size that was set. Others may have made the file longer since, and may
+    /// have synced that.
+    fn note_size(&self, size: u64) -> Result<()> {
         let now = Timestamp::now();
         self.fs.metadata.change(|change| {
             let mut inode = change.inode(self.inode.number)?;
-            // Others may have made it longer since, and may have synced that.
             inode.size = inode.size.max(size).min(self.size().max(size));
             (inode.modified, inode.changed) = (now, now);
             change.put_inode(&inode)
@@ -263,14 +268,8 @@ impl File {
             self.note_modified();
             return Ok(());
         }
-        self.cached.set_len(range.end)?;
-        let now = Timestamp::now();
-        self.fs.metadata.change(|change| {
-            let mut inode = change.inode(self.inode.number)?;
-            inode.size = inode.size.max(range.end);
-            (inode.modified, inode.changed) = (now, now);
-            change.put_inode(&inode)
-        })
+        self.cached.grow(range.end)?;
+        self.note_size(range.end)
     }
 
     /// Makes byte `range` read as zeros and frees its whole blocks; the size stays.

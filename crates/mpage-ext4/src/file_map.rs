@@ -151,7 +151,9 @@ impl FileMap {
         let mut inode = self.inode(change)?;
         let (runs, modified, nodes) = {
             let state = self.open.lock();
-            (state.claims.settled(RUNS_MAX), state.modified, state.nodes())
+            // What a direct write has put behind the end so far is not the file's yet.
+            let end = self.size().div_ceil(change.sb.block_bytes);
+            (state.claims.settled(RUNS_MAX, end), state.modified, state.nodes())
         };
         change.allowance = nodes;
         let size = size_on_device(change.sb.block_bytes, &runs, &inode, size_bytes, self.size());

@@ -232,6 +232,16 @@ impl CachedFile {
         truncate::set_size(&self.space, size)
     }
 
+    /// Makes the file `size` bytes long if it is shorter; what is added reads as zeros.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`; `ReadOnly`.
+    pub fn grow(&self, size: u64) -> Result<()> {
+        self.check_writable("grow")?;
+        truncate::grow(&self.space, size)
+    }
+
     /// Makes byte `range` read as zeros and frees its whole blocks; the size stays.
     /// Linux: `FALLOC_FL_PUNCH_HOLE`.
     ///
@@ -408,11 +418,14 @@ impl CachedFile {
             get_block.reserve(size.block_of(range.start)..size.block_after(range.end))?;
         }
         truncate::invalidate_strict(&self.space, range)?;
-        self.direct(range.clone(), Purpose::Write, |space, part, frame, to| {
+        let written = self.direct(range.clone(), Purpose::Write, |space, part, frame, to| {
             let at = usize::try_from(part.start - range.start).expect("inside the buffer");
             let len = usize::try_from(part.end - part.start).expect("inside a page");
             space.core().pool.arena().write(frame, to, &from[at..at + len]);
-        })?;
+        });
+        if let Err(error) = written {
+            return Err(truncate::undo_growth(&self.space, range, error));
+        }
         self.space.grow_while_removing(range.end);
         truncate::invalidate_strict(&self.space, range)
     }

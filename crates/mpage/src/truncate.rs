@@ -33,14 +33,8 @@ use crate::zeroed::Room;
 /// `TooLarge`, and those of reading the last block, which is to be zeroed beyond the end: nothing
 /// is changed then. Those of the block map: the size is set.
 pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
-    if size > space.size_max() {
-        return Err(Error::new(ErrorKind::TooLarge, "truncate"));
-    }
-    while size >= space.size() {
-        if space.try_grow(size) {
-            return Ok(());
-        }
-        space.wait_for_removal(PageIndex::of(size - 1));
+    if size >= space.size() {
+        return grow(space, size);
     }
     let range = size..FILE_SIZE_MAX;
     let pages = pages_touched(&range);
@@ -66,6 +60,36 @@ pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
     let noted = note_removal(space, (&range, Room::Freed), began, removed.is_ok());
     space.end_removal(&pages);
     zeroed.and(removed).and(noted)
+}
+
+/// Makes the file `size` bytes long, unless it is longer.
+///
+/// # Errors
+///
+/// `TooLarge`.
+pub(crate) fn grow(space: &AddressSpace, size: u64) -> Result<()> {
+    if size > space.size_max() {
+        return Err(Error::new(ErrorKind::TooLarge, "truncate"));
+    }
+    while !space.try_grow(size) {
+        space.wait_for_removal(PageIndex::of(size - 1));
+    }
+    Ok(())
+}
+
+/// A write past the cache into byte `range`, which it registered, failed with `error`: what it made
+/// of blocks behind the end is given back. Linux: `ext4_truncate_failed_write()`.
+pub(crate) fn undo_growth(space: &AddressSpace, range: &Range<u64>, mut error: Error) -> Error {
+    let Some(get_block) = &space.ops().get_block else { return error };
+    let size = space.block_size();
+    let behind = size.block_after(space.size().max(range.start))..size.block_after(range.end);
+    if get_block.removes_by_writing() || behind.start >= behind.end {
+        return error;
+    }
+    if let Err(cause) = get_block.remove(behind) {
+        error.detail += &format!(" (its blocks were not given back: {cause})");
+    }
+    error
 }
 
 /// Lets the device end where the file ends, if its end is the file's. What would move that end is
