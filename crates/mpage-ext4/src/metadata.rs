@@ -5,7 +5,7 @@
 //!
 //! See docs/ext4-transactions.md, "A change" and "Locks".
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use mpage_block::Errno;
@@ -36,7 +36,7 @@ pub(crate) struct Metadata {
     pub(crate) space: Mutex<Space>,
     pub(crate) commits: Commits,
     /// The files that are in memory. Its lock comes behind the metadata lock.
-    pub(crate) open: Mutex<HashMap<InodeNumber, Arc<OpenInode>>>,
+    pub(crate) open: Mutex<BTreeMap<InodeNumber, Arc<OpenInode>>>,
     pub(crate) orphans: Orphans,
     /// Blocks that the running transaction may have.
     blocks_max: usize,
