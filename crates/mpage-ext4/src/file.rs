@@ -388,7 +388,8 @@ impl FileSystem {
             let is_written = file.mapping().dirty_count() == 0 && open.lock().claims.is_settled();
             let map = FileMap::new(&self.metadata, open);
             let outcome = match is_written {
-                true => map.bring_up_to_date(Some(&|| size)),
+                // It may be shorter by then.
+                true => map.bring_up_to_date(Some(&|| size.min(file.size()))),
                 false => map.bring_up_to_date(None),
             };
             if result.is_ok() {
