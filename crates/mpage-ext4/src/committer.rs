@@ -72,8 +72,7 @@ impl Drop for Committer {
 impl FileSystem {
     /// Commits what was changed. An error is met again by whoever syncs: nothing is lost by it.
     fn commit_now_and_then(&self) {
-        let open: Vec<_> = self.metadata.open.lock().values().cloned().collect();
-        let _met_again = self.bring_up_to_date(open.iter());
+        let _met_again = self.bring_up_to_date();
         let running = {
             let transactions = self.metadata.transactions.read();
             let running = &transactions.running;

@@ -84,7 +84,7 @@ impl FileMap {
     /// As those of [`allocate`](Self::allocate).
     pub(crate) fn make_unwritten(&self, blocks: Range<u64>) -> Result<()> {
         // What is settled is in the map then, and what is left of claims is of no use.
-        self.bring_up_to_date(None)?;
+        self.bring_up_to_date(&|| 0)?;
         self.metadata.read_and(
             |_| Ok(()),
             |()| self.open.lock().remove(&mut self.metadata.space.lock(), &blocks),

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use mpage::units::FileBlock;
-use mpage::{CachedFile, Operations, RangeSteps, Span};
+use mpage::{CachedFile, Operations, Span};
 use mpage_block::Errno;
 
 use crate::error::{Error, Result};
@@ -330,72 +330,5 @@ impl File {
         let FileBlock(start) = size.block_of(range.start);
         let FileBlock(end) = size.block_after(range.end);
         start..end
-    }
-}
-
-impl FileSystem {
-    /// Makes everything durable that was changed before the call, in all files.
-    ///
-    /// # Errors
-    ///
-    /// The first met; everything was tried.
-    pub fn sync(&self) -> Result<()> {
-        let open: Vec<_> = self.metadata.open.lock().values().cloned().collect();
-        let files: Vec<_> = open.iter().filter_map(|open| Some((open, open.file()?))).collect();
-        let mut result = Ok(());
-        let mut note = |outcome: Result<()>| {
-            if result.is_ok() {
-                result = outcome;
-            }
-        };
-        let mut each = |steps| {
-            for (_, file) in &files {
-                note(file.sync_file_range(0..u64::MAX >> 1, steps).map_err(Error::from));
-            }
-        };
-        // All are on their way before one is waited for; then what the first pass passed over.
-        each(RangeSteps { write: true, ..RangeSteps::default() });
-        each(RangeSteps { wait_before: true, write: true, wait_after: true });
-        note(self.bring_up_to_date(open.iter()));
-        note(self.metadata.commit(self.metadata.running()));
-        // A commit without changes flushes nothing.
-        note(self.cache.device_flush(&self.dev).flush().map_err(Error::from));
-        // What a flush of somebody else's lost meanwhile is not durable.
-        for (_, file) in &files {
-            let told = RangeSteps { wait_after: true, ..RangeSteps::default() };
-            note(file.sync_file_range(0..u64::MAX >> 1, told).map_err(Error::from));
-        }
-        result
-    }
-
-    /// Puts what is settled into the maps of `open`, and brings their inodes up to date.
-    ///
-    /// # Errors
-    ///
-    /// The first met; all were tried.
-    pub(crate) fn bring_up_to_date<'a>(
-        &self,
-        open: impl Iterator<Item = &'a Arc<OpenInode>>,
-    ) -> Result<()> {
-        let mut result = Ok(());
-        if self.metadata.read_only().is_some() {
-            return result;
-        }
-        for open in open {
-            let Some(file) = open.file() else { continue };
-            // What is written is known of by its claims, or in the map already.
-            let size = file.size();
-            let is_written = file.mapping().dirty_count() == 0 && open.lock().claims.is_settled();
-            let map = FileMap::new(&self.metadata, open);
-            let outcome = match is_written {
-                // It may be shorter by then.
-                true => map.bring_up_to_date(Some(&|| size.min(file.size()))),
-                false => map.bring_up_to_date(None),
-            };
-            if result.is_ok() {
-                result = outcome;
-            }
-        }
-        result
     }
 }

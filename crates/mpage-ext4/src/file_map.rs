@@ -119,7 +119,11 @@ impl FileMap {
     /// # Errors
     ///
     /// Those of reading the map; `EROFS`.
-    pub(crate) fn bring_up_to_date(&self, size_bytes: Option<&dyn Fn() -> u64>) -> Result<()> {
+    pub(crate) fn bring_up_to_date(&self, size_bytes: &dyn Fn() -> u64) -> Result<()> {
+        // What is not to be written is not ahead, unless it was until it was found damaged.
+        if self.metadata.read_only().is_some() && !self.is_ahead()? {
+            return Ok(());
+        }
         loop {
             let step = |change: &mut Change<'_>| self.map_some(change, size_bytes);
             let left = self.metadata.change_and(step, |step, _| {
@@ -143,11 +147,13 @@ impl FileMap {
         }
     }
 
-    fn map_some(
-        &self,
-        change: &mut Change<'_>,
-        size_bytes: Option<&dyn Fn() -> u64>,
-    ) -> Attempt<Step> {
+    /// True when the map, or the inode, does not know all.
+    fn is_ahead(&self) -> Result<bool> {
+        let inode = self.metadata.read(|view| self.inode(view))?;
+        Ok(self.open.lock().is_ahead() || self.size() != inode.size)
+    }
+
+    fn map_some(&self, change: &mut Change<'_>, size_bytes: &dyn Fn() -> u64) -> Attempt<Step> {
         let mut inode = self.inode(change)?;
         let (runs, modified, nodes) = {
             let state = self.open.lock();
@@ -270,18 +276,18 @@ fn before_claims(state: &State, run: Extent, block: u64) -> Extent {
     Extent { first: FileBlock(block), count: end - block, place, ..run }
 }
 
-/// The size that the inode may have on the device, when `runs` are in its map and the file has
-/// `size_bytes`. Unless all that is known to be written, the size grows only over what is settled.
-/// It does not shrink: what makes a file shorter sets its size itself.
+/// The size that the inode may have on the device, when `runs` are in its map and all that the file
+/// has up to `size_bytes` is written: behind that it grows only over what is settled. It does not
+/// shrink: what makes a file shorter sets its size itself.
 fn size_on_device(
     block_bytes: u64,
     runs: &[Settled],
     inode: &Inode,
-    size_bytes: Option<&dyn Fn() -> u64>,
+    size_bytes: &dyn Fn() -> u64,
     in_memory: u64,
 ) -> u64 {
     let settled = runs.last().map_or(0, |run| run.blocks.end.saturating_mul(block_bytes));
-    size_bytes.map_or(settled.min(in_memory), |size| size()).max(inode.size)
+    size_bytes().max(settled.min(in_memory)).max(inode.size)
 }
 
 impl GetBlock for FileMap {
@@ -340,9 +346,7 @@ impl GetBlock for FileMap {
     }
 
     fn sync(&self, kind: SyncKind, size_bytes: &dyn Fn() -> u64) -> mpage::Result<bool> {
-        if self.metadata.read_only().is_none() {
-            self.bring_up_to_date(Some(size_bytes))?;
-        }
+        self.bring_up_to_date(size_bytes)?;
         let number = {
             let state = self.open.lock();
             match kind {

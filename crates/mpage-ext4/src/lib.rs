@@ -1,8 +1,7 @@
 //! ext2, ext3 and ext4 images over the mpage cache.
 //!
 //! [`FileSystem`] opens an image that is all of a device: names, attributes and content are read
-//! through the cache, and a journal that was not closed is replayed first. Names and attributes are
-//! changed through it too.
+//! and changed through the cache; a journal that was not closed is replayed first.
 //!
 //! | part | modules |
 //! |---|---|
@@ -11,11 +10,13 @@
 //! | files and their blocks | `inode`, `block_map`, `extents`, `indirect`, `symlink` |
 //! | names | `directory`, `htree`, `hash`, `names`, `listing` |
 //! | files that come, go and move | `create`, `link`, `unlink`, `rename`, `orphan`, `attributes` |
-//! | how much room there is | `statfs` |
+//! | content | `file`, `file_map`, `open_inode`, `claims`, `fallocate` |
+//! | who has which block and inode | `space`, `balloc`, `ialloc`, `bitmap`, `statfs`, `trim` |
+//! | what becomes durable when | `change`, `transaction`, `commit`, `committer`, `sync` |
 //! | extended attributes | `xattr`, `xattr_entry`, `acl` |
 //! | a journal that was not closed | `journal` |
 //!
-//! docs/ext4-transactions.md says how it is going to be written.
+//! docs/ext4-transactions.md says how it is written.
 
 #![forbid(unsafe_code)]
 
@@ -57,6 +58,7 @@ mod space;
 mod statfs;
 mod superblock;
 mod symlink;
+mod sync;
 mod transaction;
 mod trim;
 mod unlink;
