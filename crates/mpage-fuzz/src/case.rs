@@ -1,0 +1,181 @@
+//! Cases: an image, and what is done with it. What has to hold is asserted on the way.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mpage::PageCache;
+use mpage_ext4::{FileSystem, Options};
+
+use crate::base::{self, Base, Of};
+use crate::device::{Access, ImageDevice};
+use crate::edit;
+use crate::failure::{Failure, Result};
+use crate::image::Image;
+use crate::input::{Input, Record};
+use crate::program::Program;
+use crate::seeds;
+use crate::walk::{given, walk};
+
+/// Bytes of memory of the cache of most cases.
+const MEMORY: usize = 1 << 20;
+
+/// Bytes of memory that a case may have, besides the bases.
+pub const MEMORY_MAX: usize = 64 << 20;
+
+/// What is done with images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// All of one is read.
+    Read,
+    /// One is changed.
+    Write,
+    /// A journal is replayed.
+    Journal,
+}
+
+impl Target {
+    /// All of them.
+    pub const ALL: [Target; 3] = [Target::Read, Target::Write, Target::Journal];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Target::Read => "read",
+            Target::Write => "write",
+            Target::Journal => "journal",
+        }
+    }
+
+    /// The one that is called `name`.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn of_name(name: &str) -> Result<Target> {
+        let found = Target::ALL.into_iter().find(|target| target.name() == name);
+        found.ok_or_else(|| Failure::new(format!("no target is called {name}")))
+    }
+
+    fn of(self) -> Of {
+        if self == Target::Journal { Of::Journal } else { Of::Tree }
+    }
+
+    /// The folder of its bases in `folder`, which has all.
+    fn folder(self, folder: &Path) -> PathBuf {
+        folder.join(if self == Target::Journal { "journals" } else { "trees" })
+    }
+
+    /// Makes its bases in a folder of `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Those of e2fsprogs, which has to be there.
+    pub fn make_bases(self, folder: &Path) -> Result<()> {
+        base::make(self.of(), &self.folder(folder))
+    }
+
+    /// Writes inputs to begin with into a folder of `folder`, which has the bases.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system; there are no bases.
+    pub fn make_seeds(self, folder: &Path) -> Result<()> {
+        seeds::write(self, &self.read_bases(folder)?, &folder.join("seeds").join(self.name()))
+    }
+
+    /// Reads its bases from where they were made.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system; there are none.
+    pub fn read_bases(self, folder: &Path) -> Result<Vec<Base>> {
+        base::read(self.of(), &self.folder(folder))
+    }
+}
+
+/// An image, and what is done with it.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What is done.
+    pub target: Target,
+    /// The cache has the least memory that it works with.
+    pub least_memory: bool,
+    /// The image.
+    pub image: Image,
+    /// How it is changed.
+    pub steps: Vec<Record>,
+}
+
+impl Case {
+    /// The case that `bytes` of the fuzzer are.
+    pub fn of_input(target: Target, bases: &[Base], bytes: &[u8]) -> Case {
+        let Input { header, edits, steps } = Input::new(bytes);
+        let base = Case::base_of_input(bases, bytes);
+        let mut image = base.image();
+        if header.without_checksums {
+            edit::take_checksums_away(&mut image);
+        }
+        for record in edits {
+            edit::edit(base, &mut image, record);
+        }
+        edit::sum_superblock(&mut image);
+        Case { target, least_memory: header.least_memory, image, steps }
+    }
+
+    /// The one of `bases` that `bytes` of the fuzzer are about.
+    pub fn base_of_input<'a>(bases: &'a [Base], bytes: &[u8]) -> &'a Base {
+        &bases[Input::new(bytes).header.base % bases.len()]
+    }
+
+    /// Runs it.
+    ///
+    /// # Panics
+    ///
+    /// When something is not as it has to be.
+    pub fn run(self) {
+        let Case { target, least_memory, image, steps } = self;
+        if target == Target::Read {
+            let _image = on(image, least_memory, false, walk);
+            return;
+        }
+        let image = on(image, least_memory, true, |fs| {
+            let mut program = Program::new(fs);
+            for step in steps {
+                program.step(step);
+            }
+            walk(fs);
+            let _closed = given(fs.close());
+        });
+        let _image = on(image, least_memory, false, walk);
+    }
+}
+
+/// Opens `image`, does `work` if it can be opened, and returns what is left of it.
+fn on(
+    image: Image,
+    least_memory: bool,
+    writable: bool,
+    work: impl FnOnce(&Arc<FileSystem>),
+) -> Image {
+    let access = match writable || edit::needs_recovery(&image) {
+        true => Access::Write,
+        false => Access::Read,
+    };
+    let bytes = image.len() as u64;
+    let device = Arc::new(ImageDevice::new(image, access));
+    {
+        let memory = if least_memory { mpage::Options::MEMORY_MIN } else { MEMORY };
+        // Nothing is done at its own time.
+        let dirty_interval = Duration::ZERO;
+        let options = mpage::Options { memory, dirty_interval, ..mpage::Options::default() };
+        let cache = Arc::new(PageCache::new(&options).expect("there is memory"));
+        let dev = cache.add_device(Arc::clone(&device) as _).expect("there are threads");
+        let how = Options { writable, commit_interval: Duration::ZERO };
+        if let Some(fs) = given(FileSystem::open(&cache, &dev, bytes, &how)) {
+            work(&fs);
+        }
+    }
+    device.check();
+    device.image()
+}
