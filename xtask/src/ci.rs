@@ -8,7 +8,7 @@ use crate::command::{PATIENCE, cargo, run, run_tests, within};
 use crate::failure::Failure;
 use crate::sanitize::{self, Scope};
 use crate::schedules::{self, Search};
-use crate::{clients, contract, mutants, sim, tidy, tools};
+use crate::{clients, contract, fuzz, mutants, sim, tidy, tools};
 
 /// A check with a name.
 struct Step {
@@ -17,7 +17,7 @@ struct Step {
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "fmt", run: || run(&mut cargo(["fmt", "--all", "--check"])) },
+    Step { name: "fmt", run: format },
     Step { name: "clippy", run: || run(&mut clippy()) },
     Step { name: "doc", run: || run(&mut doc()) },
     Step { name: "test", run: || test(&cargo(["test", "--workspace"])) },
@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     Step { name: "sim", run: sim::run_short },
     Step { name: "sanitize", run: || sanitize::run(Scope::Unsafe) },
     Step { name: "tools", run: tools::install },
+    Step { name: "fuzz", run: fuzz::run_short },
     Step { name: "clients", run: clients::run_short },
 ];
 
@@ -64,6 +65,12 @@ fn run_steps(steps: &[Step]) -> Result<(), Failure> {
     let failed = usize::from(failure.is_some());
     println!("{} passed, {failed} failed", times.len() - failed);
     failure.map_or(Ok(()), Err)
+}
+
+/// The targets of the fuzzer are a workspace of their own.
+fn format() -> Result<(), Failure> {
+    run(&mut cargo(["fmt", "--all", "--check"]))?;
+    run(&mut cargo(["fmt", "--all", "--check", "--manifest-path", "fuzz/Cargo.toml"]))
 }
 
 fn test(command: &Command) -> Result<(), Failure> {

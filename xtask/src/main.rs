@@ -9,6 +9,7 @@ mod command;
 mod contract;
 mod failure;
 mod function;
+mod fuzz;
 mod mutants;
 mod path;
 mod sanitize;
@@ -56,6 +57,11 @@ const TASKS: &[Task] = &[
         name: "sim",
         help: "[--on ext4] [--programs N] [--from SEED], or --seed SEED: random programs",
         run: sim::run_task,
+    },
+    Task {
+        name: "fuzz",
+        help: "[TARGET] [--seconds N] [--seed N], or TARGET --input FILE: damaged images",
+        run: fuzz::run_task,
     },
     Task {
         name: "mutants",

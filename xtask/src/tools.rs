@@ -11,6 +11,7 @@ const PACKAGES: &[&str] = &[
     "fio",
     "fuse2fs",
     "fuse3",
+    "g++",
     "libnbd-bin",
     "nbdkit",
     "qemu-system-common",
