@@ -30,7 +30,7 @@ macro_rules! target {
     ($target:expr) => {
         libfuzzer_sys::fuzz_target!(|bytes: &[u8]| $crate::fuzzed::run($target, bytes));
         libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max: usize, seed: u32| {
-            mpage_fuzz::mutate(data, size, max, seed, libfuzzer_sys::fuzzer_mutate)
+            mpage_fuzz::mutate($target, data, (size, max), seed, libfuzzer_sys::fuzzer_mutate)
         });
     };
 }

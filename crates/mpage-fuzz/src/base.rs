@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::failure::{Failure, Result};
 use crate::image::Image;
-use crate::places::{self, FILLER, Place};
+use crate::places::{FILLER, Place, Places};
 
 /// Bytes of a block of an image with a journal.
 const BLOCK: usize = 1024;
@@ -21,7 +21,7 @@ pub struct Base {
     pub name: String,
     /// What it holds.
     pub bytes: Arc<[u8]>,
-    places: Vec<Place>,
+    pub(crate) places: Places,
 }
 
 /// What a base is made for.
@@ -44,11 +44,11 @@ struct Kind {
 
 const TREES: [Kind; 13] = [
     kind("ext2", "2M", "-t ext2 -b 1024 -g 512"),
-    kind("ext2-4k", "4M", "-t ext2 -b 4096"),
+    Kind { hashed: (70, 120), ..kind("ext2-4k", "4M", "-t ext2 -b 4096") },
     kind("ext3", "3M", "-t ext3 -b 1024 -J size=1"),
     kind("ext4", "2M", "-t ext4 -b 1024 -g 512 -O ^has_journal"),
-    kind("ext4-2k", "4M", "-t ext4 -b 2048 -g 512 -O ^has_journal"),
-    kind("ext4-4k", "4M", "-t ext4 -b 4096 -O ^has_journal"),
+    Kind { hashed: (50, 100), ..kind("ext4-2k", "4M", "-t ext4 -b 2048 -g 512 -O ^has_journal") },
+    Kind { hashed: (70, 120), ..kind("ext4-4k", "4M", "-t ext4 -b 4096 -O ^has_journal") },
     kind("ext4-journal", "3M", "-t ext4 -b 1024 -J size=1"),
     kind("short-inodes", "2M", "-t ext4 -b 1024 -I 128 -O ^has_journal"),
     kind("32-bits", "2M", "-t ext4 -b 1024 -g 512 -O ^64bit,^metadata_csum,^flex_bg,uninit_bg"),
@@ -67,7 +67,7 @@ const JOURNALS: [Kind; 5] = [
 ];
 
 const fn kind(name: &'static str, size: &'static str, words: &'static str) -> Kind {
-    Kind { name, size, words, hashed: (60, 60) }
+    Kind { name, size, words, hashed: (30, 70) }
 }
 
 /// What each base has, seen from the root; orphans have no names.
@@ -92,7 +92,10 @@ pub(crate) const NAMES: [&str; 16] = [
 
 impl Base {
     fn new(name: &str, bytes: Vec<u8>, of: Of) -> Base {
-        let places = places::find(&bytes, of == Of::Journal);
+        let places = match of {
+            Of::Tree => Places::of_file_system(&bytes),
+            Of::Journal => Places::of_journal(&bytes),
+        };
         Base { name: name.to_owned(), bytes: bytes.into(), places }
     }
 
@@ -101,15 +104,10 @@ impl Base {
         Image::new(Arc::clone(&self.bytes))
     }
 
-    /// One of its places; as many numbers as there are have others.
-    pub(crate) fn place(&self, number: usize) -> &Place {
-        &self.places[number % self.places.len()]
-    }
-
     /// The file system's block that `place` is in.
     pub(crate) fn block_of(&self, place: &Place) -> u32 {
         let log = u32::from_le_bytes(self.bytes[0x418..0x41c].try_into().expect("four bytes"));
-        u32::try_from(place.at >> 10 >> log).expect("a small image")
+        u32::try_from(place.bytes.start >> 10 >> log).expect("a small image")
     }
 }
 

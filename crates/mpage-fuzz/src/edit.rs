@@ -4,7 +4,7 @@
 //! what is done with them.
 
 use crate::base::Base;
-use crate::image::{CHUNK, Image};
+use crate::image::Image;
 use crate::input::Record;
 use crate::places::Place;
 
@@ -18,29 +18,25 @@ const CHECKSUM_AT: usize = SUPERBLOCK + 0x3fc;
 const RECOVER: u32 = 0x4;
 const METADATA_CSUM: u32 = 0x400;
 
-/// Numbers that are at the edge of something.
-const EDGES: [u32; 24] = [
+/// Numbers that have others at their sides.
+const EDGES: [u32; 20] = [
     0,
-    1,
-    2,
-    3,
     4,
-    5,
-    7,
     8,
-    10,
-    11,
     12,
-    15,
     16,
-    31,
     32,
+    64,
+    128,
     255,
     256,
-    1023,
     1024,
+    2048,
     4096,
     0x7fff,
+    0x8000,
+    0xffff,
+    0x0001_0000,
     0x7fff_ffff,
     0x8000_0000,
     0xffff_ffff,
@@ -68,43 +64,53 @@ pub(crate) fn sum_superblock(image: &mut Image) {
 
 /// Damages `image`, which began as `base`, as `record` says.
 pub(crate) fn edit(base: &Base, image: &mut Image, record: Record) {
-    let three = record.three;
-    let place = base.place(record.one.into());
-    let at = word(place, record.two);
-    let edge = EDGES[index(three, EDGES.len())];
-    let signed = i32::from(three.to_le_bytes()[0].cast_signed()).cast_unsigned();
-    match record.kind {
+    let Record { kind, one, two, three } = record;
+    let number = usize::from(one >> 2) | usize::from(two >> 10) << 6;
+    let place = base.places.get(usize::from(one & 3), number);
+    let at = word(place, two & 0x3ff);
+    let end = place.bytes.end;
+    let [low, next, third, _] = three.to_le_bytes();
+    let signed = i32::from(low.cast_signed()).cast_unsigned();
+    match kind {
         0 => image.set_number::<1>(at, three),
         1 => image.set_number::<2>(at, three),
         2 => image.set_number::<4>(at, three),
         3 => image.set_number::<4>(at, image.number::<4>(at) ^ 1 << (three % 32)),
         4 => image.set_number::<2>(at, image.number::<2>(at).wrapping_add(signed)),
         5 => image.set_number::<4>(at, image.number::<4>(at).wrapping_add(signed)),
-        6 => image.set_number::<1>(at, edge),
-        7 => image.set_number::<2>(at, edge),
-        8 => image.set_number::<4>(at, edge),
-        // The first blocks that there are not, and the last ones that there are.
+        6 => image.set_number::<1>(at, edge(low, third)),
+        7 => image.set_number::<2>(at, edge(low, third)),
+        8 => image.set_number::<4>(at, edge(low, third)),
+        // Two numbers, one behind the other.
         9 => {
-            let blocks = image.number::<4>(BLOCKS_AT);
-            image.set_number::<4>(at, blocks.wrapping_add(signed));
+            image.set_number::<2>(at, edge(low, third));
+            image.set_number::<2>(at + 2, edge(next, third >> 4));
         }
-        // The number of a block that has metadata.
-        10 => image.set_number::<4>(at, base.block_of(base.place(index(three, usize::MAX)))),
-        11 => copy(image, base.place(index(three, usize::MAX)), place),
-        12 => {
-            let from = word(base.place(index(three & 0xff, usize::MAX)), (three >> 16) as u16);
+        // The first blocks that there are not, and the last ones that there are.
+        10 => image.set_number::<4>(at, image.number::<4>(BLOCKS_AT).wrapping_add(signed)),
+        // The number of a block that says something.
+        11 => image.set_number::<4>(at, base.block_of(base.places.chunk(three))),
+        12 => copy(image, base.places.chunk(three), place),
+        13 => copy(image, base.places.get(usize::from(one & 3), low.into()), place),
+        14 => {
+            let from = word(base.places.chunk(three & 0xffff), two);
             image.set_number::<4>(at, image.number::<4>(from));
         }
-        13 => image.zero(at..place.at + CHUNK),
-        14 => image.write(at, &vec![three.to_le_bytes()[0]; place.at + CHUNK - at]),
-        // Anywhere in the place, and anywhere at all.
-        15 => image.set_number::<2>(place.at + usize::from(record.two) % (CHUNK - 1), three),
-        16 => {
-            let at = index(three, image.len());
-            image.set_number::<1>(at, record.two.into());
+        15 => image.zero(at..end),
+        16 => image.write(at, &vec![low; end - at]),
+        // Anywhere at all.
+        17 => {
+            let at = usize::try_from(three).expect("a number of 32 bits") % image.len();
+            image.set_number::<1>(at, two.into());
         }
         _ => {}
     }
+}
+
+/// An edge, or a number beside it.
+fn edge(number: u8, beside: u8) -> u32 {
+    let edge = EDGES[usize::from(number) % EDGES.len()];
+    edge.wrapping_add(u32::from(beside & 15)).wrapping_sub(8)
 }
 
 /// Where in the image a word of `place` begins.
@@ -112,15 +118,11 @@ fn word(place: &Place, number: u16) -> usize {
     let words = &place.words;
     let word = words[usize::from(number) % words.len()];
     // A number of four bytes fits behind it.
-    (place.at + usize::from(word)).min(place.at + CHUNK - 4)
-}
-
-fn index(number: u32, count: usize) -> usize {
-    usize::try_from(number).expect("a number of 32 bits") % count
+    (place.bytes.start + usize::from(word)).min(place.bytes.end - 4)
 }
 
 fn copy(image: &mut Image, from: &Place, to: &Place) {
-    let mut bytes = [0; CHUNK];
-    image.read(from.at, &mut bytes);
-    image.write(to.at, &bytes);
+    let mut bytes = vec![0; from.bytes.len().min(to.bytes.len())];
+    image.read(from.bytes.start, &mut bytes);
+    image.write(to.bytes.start, &bytes);
 }

@@ -1,16 +1,19 @@
 //! How the fuzzer changes its bytes: record by record.
 
+use crate::case::Target;
 use crate::input::{RECORD, STEP};
 
-/// Kinds of edits, and of steps; some have no meaning.
-const KINDS: u8 = 26;
+/// Kinds of edits.
+const EDITS: u8 = 18;
+/// Kinds of steps.
+const STEPS: u8 = 26;
 
-/// Changes the first `len` bytes of `data`, by `seed` alone, and returns how many they are then: no
-/// more than `len_max`. Sometimes lets `otherwise` do it.
+/// Changes the first `len` bytes of `data`, an input of `target`, by `seed` alone, and returns how
+/// many they are then: no more than `len_max`. Sometimes lets `otherwise` do it.
 pub fn mutate(
+    target: Target,
     data: &mut [u8],
-    len: usize,
-    len_max: usize,
+    (len, len_max): (usize, usize),
     seed: u32,
     otherwise: impl FnOnce(&mut [u8], usize, usize) -> usize,
 ) -> usize {
@@ -30,7 +33,7 @@ pub fn mutate(
         0..4 if count < room => {
             let at = if some == 0 { 1 } else { random.usize(1..=count) };
             data.copy_within(at * RECORD..count * RECORD, (at + 1) * RECORD);
-            data[at * RECORD..][..RECORD].copy_from_slice(&record(&mut random));
+            data[at * RECORD..][..RECORD].copy_from_slice(&record(target, &mut random));
             (count + 1) * RECORD
         }
         4 if some > 0 => {
@@ -42,7 +45,7 @@ pub fn mutate(
             (count + 1) * RECORD
         }
         6 | 7 if some > 0 => {
-            data[some * RECORD..][..RECORD].copy_from_slice(&record(&mut random));
+            data[some * RECORD..][..RECORD].copy_from_slice(&record(target, &mut random));
             count * RECORD
         }
         8..12 if some > 0 => {
@@ -64,10 +67,13 @@ pub fn mutate(
 }
 
 /// Any record but a first one.
-fn record(random: &mut fastrand::Rng) -> [u8; RECORD] {
+fn record(target: Target, random: &mut fastrand::Rng) -> [u8; RECORD] {
     let mut bytes = [0; RECORD];
     random.fill(&mut bytes);
-    bytes[0] = random.u8(..KINDS) | if random.bool() { STEP } else { 0 };
+    bytes[0] = match target != Target::Read && random.bool() {
+        true => STEP + random.u8(..STEPS),
+        false => random.u8(..EDITS),
+    };
     if random.bool() {
         bytes[5..].fill(0);
     }
@@ -85,7 +91,7 @@ mod tests {
         let mut lens = std::collections::BTreeSet::new();
         for seed in 0..20_000 {
             let room = data.len();
-            len = mutate(&mut data, len, room, seed, |_, len, _| len);
+            len = mutate(Target::Write, &mut data, (len, room), seed, |_, len, _| len);
             assert!(len <= room && len.is_multiple_of(RECORD));
             let _new = lens.insert(len / RECORD);
         }

@@ -1,7 +1,10 @@
 //! Where in an image something is said.
 //!
-//! Most of an image is free, zeros, or content of files. The rest are blocks with words that are
-//! not zero: there and beside it, a changed byte changes what the image says.
+//! Most of an image is free, zeros, or content of files. What is left is not alike: a bit of the
+//! superblock or of an inode says more than one of a name. So places are of four sorts, each as
+//! likely to be damaged as the others, however many there are of it.
+
+use std::ops::Range;
 
 use crate::image::CHUNK;
 
@@ -10,39 +13,125 @@ pub(crate) const FILLER: u8 = b'D';
 
 /// Bytes of a word.
 const WORD: usize = 4;
+/// Where the superblock is, and where it says how things are.
+const SUPERBLOCK: usize = 1024;
+const BLOCKS: usize = 0x4;
+const FIRST_BLOCK: usize = 0x14;
+const BLOCK_LOG: usize = 0x18;
+const BLOCKS_PER_GROUP: usize = 0x20;
+const INODES_PER_GROUP: usize = 0x28;
+const INODE_BYTES: usize = 0x58;
+const DESCRIPTOR_BYTES: usize = 0xfe;
+/// Where a group descriptor says where its inodes are.
+const INODE_TABLE: usize = 0x8;
+/// Inodes that are places.
+const INODES: usize = 64;
+/// The fields of an inode that each has.
+const INODE_FIELDS: usize = 128;
+/// Bytes at the front of a block that often say what it is.
+const FRONT: usize = 48;
 
-/// A part of an image as long as the smallest block, and the offsets in it that count.
+/// A part of an image, and the offsets in it that count.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    /// Its first byte in the image.
-    pub(crate) at: usize,
-    /// Offsets of words in it that are not zero, or are beside one; multiples of two.
+    /// Its bytes in the image.
+    pub(crate) bytes: Range<usize>,
+    /// Offsets in it, multiples of two.
     pub(crate) words: Vec<u16>,
 }
 
-/// The places of `image`; of a journal, if there is one, if `in_journal`, else of all else.
-pub(crate) fn find(image: &[u8], in_journal: bool) -> Vec<Place> {
-    let chunks = image.chunks(CHUNK).enumerate();
-    let is_journal = |chunk: &[u8]| chunk[..WORD] == [0xc0, 0x3b, 0x39, 0x98];
-    let chunks = chunks.filter(|(_, chunk)| is_journal(chunk) == in_journal);
-    chunks
-        .filter_map(|(number, chunk)| Some(Place { at: number * CHUNK, words: words(chunk)? }))
-        .collect()
+/// The places of an image, by their sorts: superblock and group descriptors, inodes, fronts of
+/// blocks, and pieces as long as the smallest block. Of the last two there are some.
+#[derive(Debug)]
+pub(crate) struct Places([Vec<Place>; 4]);
+
+impl Places {
+    /// The places of a file system.
+    pub(crate) fn of_file_system(image: &[u8]) -> Places {
+        let (front, inodes) = tables(image);
+        let chunks = chunks(image, |chunk| !is_journal(chunk));
+        Places([front, inodes, fronts(image, &chunks), chunks])
+    }
+
+    /// The places of a journal alone.
+    pub(crate) fn of_journal(image: &[u8]) -> Places {
+        let chunks = chunks(image, is_journal);
+        Places([Vec::new(), Vec::new(), fronts(image, &chunks), chunks])
+    }
+
+    /// One of a sort; all numbers are of one.
+    pub(crate) fn get(&self, sort: usize, number: usize) -> &Place {
+        let places = &self.0[sort % self.0.len()];
+        let places = if places.is_empty() { &self.0[2] } else { places };
+        &places[number % places.len()]
+    }
+
+    /// One of the pieces as long as the smallest block.
+    pub(crate) fn chunk(&self, number: u32) -> &Place {
+        self.get(3, usize::try_from(number).expect("a number of 32 bits"))
+    }
 }
 
-/// The words of `chunk` that count; `None` where there is none.
-fn words(chunk: &[u8]) -> Option<Vec<u16>> {
-    if chunk.iter().all(|byte| *byte == FILLER) {
+/// The superblock, the group descriptors, and inodes.
+fn tables(image: &[u8]) -> (Vec<Place>, Vec<Place>) {
+    let number = |at: usize| {
+        let bytes = image[at..at + WORD].try_into().expect("as long as a word");
+        usize::try_from(u32::from_le_bytes(bytes)).expect("a number of 32 bits")
+    };
+    let said = |at: usize| number(SUPERBLOCK + at);
+    let block_bytes = 1024 << said(BLOCK_LOG);
+    let inode_bytes = said(INODE_BYTES) & 0xffff;
+    let descriptor_bytes = (said(DESCRIPTOR_BYTES) & 0xffff).max(32);
+    let groups = (said(BLOCKS) - said(FIRST_BLOCK)).div_ceil(said(BLOCKS_PER_GROUP));
+    let descriptors = (said(FIRST_BLOCK) + 1) * block_bytes;
+    let descriptor = |group| descriptors + group * descriptor_bytes;
+    let inodes = (0..INODES).filter_map(|index| {
+        let table = number(descriptor(index / said(INODES_PER_GROUP)) + INODE_TABLE);
+        let start = table * block_bytes + index % said(INODES_PER_GROUP) * inode_bytes;
+        place(image, start..start + inode_bytes, INODE_FIELDS)
+    });
+    let of_groups = (0..groups).filter_map(|group| {
+        place(image, descriptor(group)..descriptor(group) + descriptor_bytes, WORD)
+    });
+    let superblock = place(image, SUPERBLOCK..SUPERBLOCK + CHUNK, WORD);
+    (superblock.into_iter().chain(of_groups).collect(), inodes.collect())
+}
+
+fn chunks(image: &[u8], is_one: impl Fn(&[u8]) -> bool) -> Vec<Place> {
+    let starts = (0..image.len()).step_by(CHUNK);
+    let chunks = starts.map(|start| start..start + CHUNK).filter(|bytes| {
+        let chunk = &image[bytes.clone()];
+        is_one(chunk) && chunk.iter().any(|byte| *byte != FILLER)
+    });
+    chunks.filter_map(|bytes| place(image, bytes, 0)).collect()
+}
+
+fn is_journal(chunk: &[u8]) -> bool {
+    chunk[..WORD] == [0xc0, 0x3b, 0x39, 0x98]
+}
+
+/// The fronts of `chunks`.
+fn fronts(image: &[u8], chunks: &[Place]) -> Vec<Place> {
+    let fronts = chunks.iter().map(|chunk| chunk.bytes.start..chunk.bytes.start + FRONT);
+    fronts.filter_map(|bytes| place(image, bytes, FRONT)).collect()
+}
+
+/// The place that is `bytes` of `image`: all words of its first `always` bytes count, and those
+/// that are not zero, or are beside one. `None` where nothing is.
+fn place(image: &[u8], bytes: Range<usize>, always: usize) -> Option<Place> {
+    let content = &image[bytes.clone()];
+    let word = |at: usize| content.get(at * WORD..(at + 1) * WORD);
+    // Bitmaps are full of ones, behind their end too.
+    let says = |at: usize| word(at).is_some_and(|word| word != [0; 4] && word != [0xff; 4]);
+    let counts =
+        |at: &usize| *at * WORD < always || says(*at) || says(*at + 1) || *at > 0 && says(*at - 1);
+    let words = 0..content.len() / WORD;
+    if !words.clone().any(says) {
         return None;
     }
-    let word = |at: usize| chunk.get(at * WORD..(at + 1) * WORD);
-    // Bitmaps are full of ones, behind their end too.
-    let counts = |at: usize| word(at).is_some_and(|word| word != [0; 4] && word != [0xff; 4]);
-    let near = |at: usize| counts(at) || counts(at + 1) || at > 0 && counts(at - 1);
-    let words = (0..chunk.len() / WORD).filter(|at| near(*at));
-    let halves = words.flat_map(|at| [at * WORD, at * WORD + 2]);
-    let halves: Vec<u16> = halves.map(|at| u16::try_from(at).expect("inside a chunk")).collect();
-    (!halves.is_empty()).then_some(halves)
+    let halves = words.filter(counts).flat_map(|at| [at * WORD, at * WORD + 2]);
+    let halves = halves.map(|at| u16::try_from(at).expect("inside a chunk"));
+    Some(Place { words: halves.collect(), bytes })
 }
 
 #[cfg(test)]
@@ -57,12 +146,13 @@ mod tests {
         image[3 * CHUNK..][..500].fill(0xff);
         image[3 * CHUNK + 500] = 7;
         image[4 * CHUNK..][..4].copy_from_slice(&[0xc0, 0x3b, 0x39, 0x98]);
-        let places = find(&image, false);
-        assert_eq!(places.iter().map(|place| place.at).collect::<Vec<_>>(), [2 * CHUNK, 3 * CHUNK]);
+        let places = chunks(&image, |chunk| !is_journal(chunk));
+        let starts: Vec<usize> = places.iter().map(|place| place.bytes.start / CHUNK).collect();
+        assert_eq!(starts, [2, 3]);
         assert_eq!(places[0].words, [96, 98, 100, 102, 104, 106]);
         assert_eq!(places[1].words, [496, 498, 500, 502, 504, 506]);
-        let journal = find(&image, true);
-        assert_eq!(journal.len(), 1);
-        assert_eq!(journal[0].at, 4 * CHUNK);
+        let journal = Places::of_journal(&image);
+        assert_eq!(journal.chunk(7).bytes, 4 * CHUNK..5 * CHUNK);
+        assert_eq!(journal.get(0, 7).bytes, 4 * CHUNK..4 * CHUNK + FRONT);
     }
 }

@@ -17,7 +17,7 @@ const LOOKUPS_MAX: usize = 24;
 /// Spans of one file that are asked for.
 const SPANS_MAX: usize = 24;
 /// Bytes of one read.
-const READ: usize = 16 << 10;
+const READ: usize = 4 << 10;
 
 /// What `result` gave. A device that does not fail is the reason of no error.
 ///
