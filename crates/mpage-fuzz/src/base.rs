@@ -42,7 +42,7 @@ struct Kind {
     hashed: (usize, usize),
 }
 
-const TREES: [Kind; 13] = [
+const TREES: [Kind; 15] = [
     kind("ext2", "2M", "-t ext2 -b 1024 -g 512"),
     Kind { hashed: (70, 120), ..kind("ext2-4k", "4M", "-t ext2 -b 4096") },
     kind("ext3", "3M", "-t ext3 -b 1024 -J size=1"),
@@ -54,7 +54,9 @@ const TREES: [Kind; 13] = [
     kind("32-bits", "2M", "-t ext4 -b 1024 -g 512 -O ^64bit,^metadata_csum,^flex_bg,uninit_bg"),
     kind("no-checksums", "3M", "-t ext4 -b 1024 -O ^metadata_csum,^dir_index,^huge_file"),
     kind("orphan-file", "3M", "-t ext4 -b 1024 -O metadata_csum_seed,orphan_file -J size=1"),
+    kind("orphans-in-file", "3M", "-t ext4 -b 1024 -O ^metadata_csum,orphan_file -J size=1"),
     kind("meta-bg", "4M", "-t ext4 -b 1024 -g 256 -O sparse_super2,meta_bg,^resize_inode"),
+    Kind { hashed: (470, 240), ..kind("full-index", "3M", "-t ext4 -b 1024 -I 128") },
     Kind { hashed: (600, 230), ..kind("two-levels", "3M", "-t ext4 -b 1024 -I 128") },
 ];
 
@@ -155,7 +157,7 @@ fn make_one(of: Of, kind: &Kind, path: &Path) -> Result<()> {
         fs::remove_file(path).map_err(Failure::at(path))?;
     }
     let id = "00000000-1111-2222-3333-444444444444";
-    let inodes = (kind.hashed.0 + 60).to_string();
+    let inodes = (kind.hashed.0 + 200).to_string();
     let mut mke2fs = tool("mke2fs");
     let _mke2fs = mke2fs.args(["-q", "-F", "-m", "0", "-U", id, "-N", &inodes]);
     let _mke2fs = mke2fs.args(["-E", &format!("hash_seed={id}")]).args(kind.words.split(' '));
@@ -209,7 +211,7 @@ fn tree(kind: &Kind) -> String {
 }
 
 /// An access list with a user of its own, as `setxattr(2)` takes it.
-const ACCESS_LIST: [u8; 44] = [
+pub(crate) const ACCESS_LIST: [u8; 44] = [
     2, 0, 0, 0, // the version
     1, 0, 6, 0, 255, 255, 255, 255, // the owner
     2, 0, 4, 0, 1, 0, 0, 0, // user 1
@@ -236,10 +238,11 @@ fn unusual(kind: &Kind) -> String {
     if !kind.words.contains("ext2") && !kind.words.contains("ext3") {
         commands += "fallocate /unwritten 0 9\nsif /unwritten size 5000\n";
     }
-    // The orphan file is the first inode.
-    commands += match kind.words.contains("orphan_file") {
-        true => "feature orphan_present\nzap_block -f <12> -o 0 -l 1 -p 13 0\n",
-        false => "sif /one dtime 13\nssv last_orphan 12\n",
+    commands += match kind.name {
+        // The orphan file is the first inode.
+        "orphans-in-file" => "feature orphan_present\nzap_block -f <12> -o 0 -l 1 -p 13 0\n",
+        "orphan-file" => "sif /one dtime 14\nssv last_orphan 13\n",
+        _ => "sif /one dtime 13\nssv last_orphan 12\n",
     };
     commands + "unlink /one\n"
 }

@@ -144,7 +144,6 @@ impl Case {
             for step in steps {
                 program.step(step);
             }
-            walk(fs);
             let _closed = given(fs.close());
         });
         let _image = on(image, least_memory, false, walk);

@@ -1,9 +1,14 @@
 //! The device of an image: it sees what goes where it must not.
 
+use std::collections::BTreeSet;
+
 use mpage_block::{Bio, BioOp, BlockDevice, Errno, Limits, SubmitError};
 use mpage_locks::Mutex;
 
+use crate::edit;
 use crate::image::{CHUNK, Image};
+use crate::layout::Layout;
+use crate::program::CONTENT;
 
 /// Bytes of the device behind the image, that belong to somebody else.
 const BEHIND: u64 = 64 << 10;
@@ -22,6 +27,8 @@ pub(crate) struct ImageDevice {
     access: Access,
     image: Mutex<Image>,
     len: u64,
+    /// Chunks that have no content of files.
+    zone: BTreeSet<usize>,
     wrong: Mutex<Option<String>>,
 }
 
@@ -29,7 +36,10 @@ impl ImageDevice {
     /// A device that begins with `image`.
     pub(crate) fn new(image: Image, access: Access) -> ImageDevice {
         let len = image.len() as u64;
-        ImageDevice { access, image: Mutex::new(image), len, wrong: Mutex::default() }
+        // What is in a log says it anew.
+        let layout = Layout::of(&image).filter(|_| !edit::needs_recovery(&image));
+        let zone = layout.map(|layout| layout.zone()).unwrap_or_default();
+        ImageDevice { access, image: Mutex::new(image), len, zone, wrong: Mutex::default() }
     }
 
     /// What it holds now, as far as it is the image.
@@ -56,8 +66,12 @@ impl ImageDevice {
         };
         let (op, sector, bytes) = (bio.op(), bio.sector(), bio.bytes());
         let told = format!("{op:?} of {bytes} bytes at {sector:?}, {why}");
-        let _first = self.wrong.lock().get_or_insert(told);
+        self.note(told);
         false
+    }
+
+    fn note(&self, wrong: String) {
+        let _first = self.wrong.lock().get_or_insert(wrong);
     }
 
     fn run(&self, bio: &Bio) {
@@ -77,6 +91,10 @@ impl ImageDevice {
                 }
                 BioOp::Write => {
                     bio.copy_out(done, chunk);
+                    let number = (start + done) / CHUNK;
+                    if self.zone.contains(&number) && chunk.iter().all(|byte| *byte == CONTENT) {
+                        self.note(format!("content of a file at KiB {number}, of the tables"));
+                    }
                     image.write(start + done, chunk);
                 }
                 BioOp::Discard | BioOp::WriteZeroes => {

@@ -6,7 +6,7 @@
 //!
 //! | part | modules |
 //! |---|---|
-//! | images to damage, and where they say something | `base`, `places`, `image` |
+//! | images to damage, and where they say something | `base`, `layout`, `places`, `image` |
 //! | what the fuzzer's bytes mean | `input`, `edit`, `program` |
 //! | which ones it begins with, and how it changes them | `seeds`, `mutate` |
 //! | what is done, and what has to hold | `case`, `walk`, `device` |
@@ -21,6 +21,7 @@ mod edit;
 mod failure;
 mod image;
 mod input;
+mod layout;
 mod mutate;
 mod places;
 mod program;

@@ -8,11 +8,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cap::Cap;
-use mpage_fuzz::{Case, MEMORY_MAX, Result, Target, reduce_file};
+use mpage_fuzz::{Case, Failure, MEMORY_MAX, Result, Target, reduce_file};
 
 const USAGE: &str = "\
 usage: mpage-fuzz bases FOLDER                make the images to damage, and inputs to begin with
-       mpage-fuzz run FOLDER TARGET INPUT     run the input in a file
+       mpage-fuzz run FOLDER TARGET INPUT..   run the inputs in files
        mpage-fuzz reduce FOLDER TARGET INPUT CASE
                                               write a small case that fails as the input does
        mpage-fuzz replay CASE                 run the case in a file";
@@ -25,9 +25,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words[..] {
         ["bases", folder] => bases(Path::new(folder)),
-        ["run", folder, target, input] => {
-            input_of(folder, target, input).map(|(case, _)| run(case))
-        }
+        ["run", folder, target, ref inputs @ ..] => run_all(folder, target, inputs),
         ["reduce", folder, target, input, to] => reduce(folder, (target, input), Path::new(to)),
         ["replay", file] => case_of(file).map(run),
         _ => {
@@ -51,19 +49,13 @@ fn bases(folder: &Path) -> Result<()> {
     Target::ALL.into_iter().try_for_each(|target| target.make_seeds(folder))
 }
 
-/// The case that an input is, and the base of its image.
-fn input_of(folder: &str, target: &str, input: &str) -> Result<(Case, Vec<u8>)> {
+fn run_all(folder: &str, target: &str, inputs: &[&str]) -> Result<()> {
     let target = Target::of_name(target)?;
     let bases = target.read_bases(Path::new(folder))?;
-    let bytes = fs::read(input).map_err(|error| mpage_fuzz::Failure::at(input)(error))?;
-    let case = Case::of_input(target, &bases, &bytes);
-    let base = Case::base_of_input(&bases, &bytes);
-    Ok((case, base.bytes.to_vec()))
-}
-
-fn case_of(file: &str) -> Result<Case> {
-    let text = fs::read_to_string(file).map_err(|error| mpage_fuzz::Failure::at(file)(error))?;
-    Case::of_text(&text)
+    for input in inputs {
+        run(Case::of_input(target, &bases, &read(input)?));
+    }
+    Ok(())
 }
 
 /// Runs `case` with as much memory as the fuzzer gives it.
@@ -73,8 +65,19 @@ fn run(case: Case) {
 }
 
 fn reduce(folder: &str, (target, input): (&str, &str), to: &Path) -> Result<()> {
-    let (case, base) = input_of(folder, target, input)?;
-    let failure = reduce_file(&case, &base, to)?;
+    let target = Target::of_name(target)?;
+    let bases = target.read_bases(Path::new(folder))?;
+    let bytes = read(input)?;
+    let case = Case::of_input(target, &bases, &bytes);
+    let failure = reduce_file(&case, &Case::base_of_input(&bases, &bytes).bytes, to)?;
     println!("{failure}");
     Ok(())
+}
+
+fn case_of(file: &str) -> Result<Case> {
+    Case::of_text(&String::from_utf8_lossy(&read(file)?))
+}
+
+fn read(file: &str) -> Result<Vec<u8>> {
+    fs::read(file).map_err(|error| Failure::at(file)(error))
 }

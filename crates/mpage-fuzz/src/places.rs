@@ -4,26 +4,17 @@
 //! superblock or of an inode says more than one of a name. So places are of four sorts, each as
 //! likely to be damaged as the others, however many there are of it.
 
+use std::iter;
 use std::ops::Range;
 
-use crate::image::CHUNK;
+use crate::image::{CHUNK, Image};
+use crate::layout::{Layout, SUPERBLOCK};
 
 /// What the content of files in a base is made of, so that it is not taken for anything else.
 pub(crate) const FILLER: u8 = b'D';
 
 /// Bytes of a word.
 const WORD: usize = 4;
-/// Where the superblock is, and where it says how things are.
-const SUPERBLOCK: usize = 1024;
-const BLOCKS: usize = 0x4;
-const FIRST_BLOCK: usize = 0x14;
-const BLOCK_LOG: usize = 0x18;
-const BLOCKS_PER_GROUP: usize = 0x20;
-const INODES_PER_GROUP: usize = 0x28;
-const INODE_BYTES: usize = 0x58;
-const DESCRIPTOR_BYTES: usize = 0xfe;
-/// Where a group descriptor says where its inodes are.
-const INODE_TABLE: usize = 0x8;
 /// Inodes that are places.
 const INODES: usize = 64;
 /// The fields of an inode that each has.
@@ -48,7 +39,7 @@ pub(crate) struct Places([Vec<Place>; 4]);
 impl Places {
     /// The places of a file system.
     pub(crate) fn of_file_system(image: &[u8]) -> Places {
-        let (front, inodes) = tables(image);
+        let (front, inodes) = tables(&Image::new(image.into()));
         let chunks = chunks(image, |chunk| !is_journal(chunk));
         Places([front, inodes, fronts(image, &chunks), chunks])
     }
@@ -73,28 +64,14 @@ impl Places {
 }
 
 /// The superblock, the group descriptors, and inodes.
-fn tables(image: &[u8]) -> (Vec<Place>, Vec<Place>) {
-    let number = |at: usize| {
-        let bytes = image[at..at + WORD].try_into().expect("as long as a word");
-        usize::try_from(u32::from_le_bytes(bytes)).expect("a number of 32 bits")
-    };
-    let said = |at: usize| number(SUPERBLOCK + at);
-    let block_bytes = 1024 << said(BLOCK_LOG);
-    let inode_bytes = said(INODE_BYTES) & 0xffff;
-    let descriptor_bytes = (said(DESCRIPTOR_BYTES) & 0xffff).max(32);
-    let groups = (said(BLOCKS) - said(FIRST_BLOCK)).div_ceil(said(BLOCKS_PER_GROUP));
-    let descriptors = (said(FIRST_BLOCK) + 1) * block_bytes;
-    let descriptor = |group| descriptors + group * descriptor_bytes;
-    let inodes = (0..INODES).filter_map(|index| {
-        let table = number(descriptor(index / said(INODES_PER_GROUP)) + INODE_TABLE);
-        let start = table * block_bytes + index % said(INODES_PER_GROUP) * inode_bytes;
-        place(image, start..start + inode_bytes, INODE_FIELDS)
-    });
-    let of_groups = (0..groups).filter_map(|group| {
-        place(image, descriptor(group)..descriptor(group) + descriptor_bytes, WORD)
-    });
-    let superblock = place(image, SUPERBLOCK..SUPERBLOCK + CHUNK, WORD);
-    (superblock.into_iter().chain(of_groups).collect(), inodes.collect())
+fn tables(image: &Image) -> (Vec<Place>, Vec<Place>) {
+    let layout = Layout::of(image).expect("it is not damaged");
+    let bytes = image.bytes();
+    let superblock = SUPERBLOCK..SUPERBLOCK + CHUNK;
+    let front = iter::once(superblock).chain(layout.descriptors.iter().cloned());
+    let front = front.filter_map(|range| place(&bytes, range, WORD)).collect();
+    let inodes = (0..INODES).filter_map(|index| layout.inode(index));
+    (front, inodes.filter_map(|range| place(&bytes, range, INODE_FIELDS)).collect())
 }
 
 fn chunks(image: &[u8], is_one: impl Fn(&[u8]) -> bool) -> Vec<Place> {

@@ -9,14 +9,16 @@ use mpage_ext4::{
     At, Existing, File, FileKind, FileSystem, InodeNumber, New, NewAttributes, XattrFlags,
 };
 
-use crate::base::NAMES;
+use crate::base::{ACCESS_LIST, NAMES};
 use crate::input::{Record, STEP};
 use crate::walk::{given, look};
 
+/// What is written into files.
+pub(crate) const CONTENT: u8 = b'w';
 const ROOT: InodeNumber = InodeNumber::ROOT;
 const OWNER: (u32, u32) = (1, 2);
 /// Files that one step makes.
-const MANY: u16 = 48;
+const MANY: u8 = 64;
 /// Names of attributes.
 const ATTRIBUTES: [&[u8]; 6] = [
     b"user.name",
@@ -43,80 +45,99 @@ impl Program {
     /// Does what `record` says, as far as it goes.
     pub(crate) fn step(&mut self, record: Record) {
         let Record { kind, one, two, three } = record;
+        let fs = &self.fs;
         match kind - STEP {
             0..=6 | 22 | 23 => self.change_names(record),
             7..=12 | 17 => self.change_file(record),
-            13 => drop(given(self.fs.sync())),
+            13 => drop(given(fs.sync())),
             14 | 15 => self.change_extended(record),
             16 => {
                 let permissions = Some(two & 0o7777);
                 let new = NewAttributes { permissions, uid: Some(three), ..Default::default() };
-                let _set =
-                    self.inode(one, three).and_then(|it| given(self.fs.set_attributes(it, &new)));
+                let _set = self.file(one, three).map(|it| given(fs.set_attributes(it, &new)));
             }
-            18 => drop(given(self.fs.statfs())),
-            19 => drop(given(self.fs.trim(u64::from(three)..u64::MAX >> (two % 64), one.into()))),
+            18 => drop(given(fs.statfs())),
+            19 => drop(given(fs.trim(u64::from(three)..u64::MAX >> (two % 64), one.into()))),
             20 => {
-                let file = self.inode(one, three).and_then(|it| given(self.fs.open_file(it)));
+                let file = self.file(one, three).and_then(|it| given(fs.open_file(it)));
                 self.held.extend(file);
             }
             21 => drop(self.held.pop()),
-            24 | 25 => drop(self.inode(one, three).map(|inode| look(&self.fs, inode))),
+            24 | 25 => drop(self.file(one, three).map(|inode| look(fs, inode))),
             _ => {}
         }
     }
 
-    /// The file that `which` of the names has, or that has a number.
-    fn inode(&self, which: u8, number: u32) -> Option<InodeNumber> {
-        let Some(path) = NAMES.get(usize::from(which % 32)) else {
-            return Some(InodeNumber(number & 0xff));
-        };
+    fn find(&self, path: &str) -> Option<InodeNumber> {
         let names = path.split('/').filter(|name| !name.is_empty());
         names.map(str::as_bytes).try_fold(ROOT, |parent, name| given(self.fs.lookup(parent, name)))
     }
 
+    /// One of the directories of a base.
+    fn directory(&self, which: u8) -> Option<InodeNumber> {
+        self.find(
+            ["", "", "", "dir", "dir/inner", "hashed", "hashed", "lost+found"]
+                [usize::from(which & 7)],
+        )
+    }
+
+    /// A file of the base, one that was made, or one that has `number`, and is none of those that
+    /// belong to the file system: damage there ends all writing.
+    fn file(&self, which: u8, number: u32) -> Option<InodeNumber> {
+        let which = which & 0x1f;
+        let folder = match which {
+            0..16 => return self.find(NAMES[usize::from(which)]),
+            16..24 => 0,
+            24..28 => 3,
+            28..30 => 5,
+            _ => return Some(InodeNumber(11 + (number & 0x3f))),
+        };
+        given(self.fs.lookup(self.directory(folder)?, &name(which)))
+    }
+
     fn change_names(&self, Record { kind, one, two, three }: Record) {
         let fs = &self.fs;
-        let Some(parent) = self.inode(one, three) else { return };
-        let (new, old) = (new_name(two), old_name(two, three));
+        let Some(parent) = self.directory(one) else { return };
+        let [low, high] = two.to_le_bytes();
+        let (first, second) = (name(low & 0x1f), name(high & 0x1f));
         match kind - STEP {
             0 => {
                 let kinds = [FileKind::Regular, FileKind::Fifo, FileKind::CharacterDevice];
                 let kind = kinds[index(three, kinds.len())];
-                let _made = given(fs.create(parent, &new, &New { kind, ..FILE }));
+                let _made = given(fs.create(parent, &first, &New { kind, ..FILE }));
             }
-            1 => drop(given(fs.mkdir(parent, &new, 0o2755, OWNER))),
+            1 => drop(given(fs.mkdir(parent, &first, 0o2755, OWNER))),
             2 => {
                 let target = vec![b't'; index(three, 4200)];
-                let _made = given(fs.symlink(parent, &new, &target, OWNER));
+                let _made = given(fs.symlink(parent, &first, &target, OWNER));
             }
-            3 => drop(given(fs.link(parent, ROOT, &new))),
-            4 => drop(given(fs.unlink(parent, &old))),
-            5 => drop(given(fs.rmdir(parent, &old))),
+            3 => {
+                let Some(inode) = self.file(high, three) else { return };
+                let _linked = given(fs.link(inode, parent, &first));
+            }
+            4 => drop(given(fs.unlink(parent, &first))),
+            5 => drop(given(fs.rmdir(parent, &first))),
             6 => {
-                let [_, to, existing, _] = three.to_le_bytes();
+                let Some(to) = self.directory(one >> 3) else { return };
+                let (from, to) = (At { parent, name: &first }, At { parent: to, name: &second });
                 let kinds = [Existing::Replace, Existing::Keep, Existing::Exchange];
-                let existing = kinds[usize::from(existing) % kinds.len()];
-                let Some(to) = self.inode(to, three >> 8) else { return };
-                let name = if three & 2 == 0 { new } else { old_name(two >> 4, 0) };
-                let (from, to) = (At { parent, name: &old }, At { parent: to, name: &name });
-                let _moved = given(fs.rename(from, to, existing));
+                let _moved = given(fs.rename(from, to, kinds[index(three, kinds.len())]));
             }
             22 => {
-                for number in 0..two % MANY {
-                    let _made = given(fs.create(parent, &new_name(two ^ number), &FILE));
+                for number in low..low.saturating_add(high % MANY) {
+                    let _made = given(fs.create(parent, &name_of_many(number), &FILE));
                 }
             }
             _ => {
-                for number in 0..two % MANY {
-                    let _gone = given(fs.unlink(parent, &new_name(two ^ number)));
+                for number in low..low.saturating_add(high % MANY) {
+                    let _gone = given(fs.unlink(parent, &name_of_many(number)));
                 }
             }
         }
     }
 
     fn change_file(&self, Record { kind, one, two, three }: Record) {
-        let file = self.inode(one, three).and_then(|inode| given(self.fs.open_file(inode)));
+        let file = self.file(one, three).and_then(|inode| given(self.fs.open_file(inode)));
         let Some(file) = file else { return };
         let start = u64::from(three >> 8) << (two % 32);
         let len = u64::from(two >> 5) << (4 * (one >> 5));
@@ -124,7 +145,7 @@ impl Program {
         let keep_size = three & 1 != 0;
         match kind - STEP {
             7 => {
-                let bytes = vec![b'w'; usize::from(two >> 5) * 8];
+                let bytes = vec![CONTENT; usize::from(two >> 5) * 8];
                 let _written = given(file.write_all_at(&bytes, start));
             }
             8 => drop(given(file.set_len(start))),
@@ -137,15 +158,22 @@ impl Program {
     }
 
     fn change_extended(&self, Record { kind, one, two, three }: Record) {
-        let Some(inode) = self.inode(one, three) else { return };
-        let name = ATTRIBUTES[index(two.into(), ATTRIBUTES.len())];
+        let Some(inode) = self.file(one, three) else { return };
+        let [which, what] = two.to_le_bytes();
+        let name = ATTRIBUTES[usize::from(which) % ATTRIBUTES.len()];
         if kind == STEP + 15 {
             let _gone = given(self.fs.remove_extended_attribute(inode, name));
             return;
         }
-        let value = match two >> 8 & 1 {
+        let value = match what % 4 {
             0 => vec![b'v'; index(three & 0xffff, 5000)],
-            _ => given(self.fs.extended_attribute(inode, name)).unwrap_or_default(),
+            1 => given(self.fs.extended_attribute(inode, name)).unwrap_or_default(),
+            _ => {
+                let mut list = ACCESS_LIST.to_vec();
+                let [at, byte, ..] = three.to_le_bytes();
+                list[usize::from(at) % ACCESS_LIST.len()] ^= byte;
+                list
+            }
         };
         let flags = [XattrFlags::None, XattrFlags::Create, XattrFlags::Replace];
         let flags = flags[index(three >> 16, flags.len())];
@@ -161,19 +189,17 @@ fn read(file: &File, range: &Range<u64>) {
     let _count = given(file.read_at(&mut bytes, range.end));
 }
 
-/// A name that no base has: one of a few, and long or short.
-fn new_name(number: u16) -> Vec<u8> {
-    let [which, len] = number.to_le_bytes();
-    format!("{:n>len$}", which % 64, len = usize::from(len).min(250)).into_bytes()
+/// A name that files of the base have, or one of others that are long and short.
+fn name(number: u8) -> Vec<u8> {
+    match NAMES.get(usize::from(number)) {
+        Some(path) => path.rsplit('/').next().unwrap_or_default().as_bytes().to_vec(),
+        None => format!("{number:0len$}", len = usize::from(number) * 73 % 256).into_bytes(),
+    }
 }
 
-/// A name that a base has, if `three` is even; else one that may have been made.
-fn old_name(two: u16, three: u32) -> Vec<u8> {
-    if three & 1 != 0 {
-        return new_name(two);
-    }
-    let path = NAMES[index(two.into(), NAMES.len())];
-    path.rsplit('/').next().unwrap_or_default().as_bytes().to_vec()
+/// One of names of which each takes much of a block.
+fn name_of_many(number: u8) -> Vec<u8> {
+    format!("{number:n>len$}", len = 240 + usize::from(number % 16)).into_bytes()
 }
 
 fn index(number: u32, count: usize) -> usize {
