@@ -16,7 +16,7 @@ use rangemap::RangeSet;
 
 use crate::bitmap;
 use crate::change::Change;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::features::{GDT_CSUM, META_BG};
 use crate::group::{BLOCKS_UNUSED, Group, has_superblock};
 use crate::layers::{Attempt, Block};
@@ -134,6 +134,10 @@ fn bits(first: u64, blocks: &Range<u64>) -> Range<usize> {
 
 /// A free run for `count` blocks near `goal`, at most as long; `None` when nothing is free.
 /// `unusable` says which part of a run must not be used.
+///
+/// # Errors
+///
+/// `Corrupt`, also when the run is the file system's own.
 pub(crate) fn find_free(
     view: &View<'_>,
     goal: u64,
@@ -164,7 +168,16 @@ pub(crate) fn find_free(
             _ => {}
         }
     }
+    best.iter().try_for_each(|run| check_zone(view, run))?;
     Ok(best)
+}
+
+/// Checks that `run` is not the file system's own, whatever its bitmap says.
+fn check_zone(view: &View<'_>, run: &Range<u64>) -> Result<()> {
+    match view.zone.overlaps(run) {
+        false => Ok(()),
+        true => Err(Error::corrupt(format!("some of blocks {run:?} belong to the file system"))),
+    }
 }
 
 fn len(run: &Range<u64>) -> u64 {
@@ -214,6 +227,10 @@ fn find_in(
 }
 
 /// The runs of `blocks`, which lie in one group, whose bits are clear.
+///
+/// # Errors
+///
+/// `Corrupt`, also when one of them is the file system's own.
 pub(crate) fn free_runs(view: &View<'_>, blocks: &Range<u64>) -> Attempt<Vec<Range<u64>>> {
     let group = view.group(view.sb.group_of(blocks.start))?;
     let bitmap = view.block_bitmap(&group)?;
@@ -225,7 +242,9 @@ pub(crate) fn free_runs(view: &View<'_>, blocks: &Range<u64>) -> Attempt<Vec<Ran
         let free = bitmap::find(&bitmap, at..whole.end, false);
         at = bitmap::find(&bitmap, free..whole.end, true);
         if free < at {
-            runs.push(first + free as u64..first + at as u64);
+            let run = first + free as u64..first + at as u64;
+            check_zone(view, &run)?;
+            runs.push(run);
         }
     }
     Ok(runs)
@@ -314,10 +333,7 @@ pub(crate) fn free(change: &mut Change<'_>, run: Range<u64>) -> Attempt<()> {
 
 fn set_bits(change: &mut Change<'_>, run: &Range<u64>, used: bool) -> Attempt<()> {
     let sb = change.sb;
-    if change.zone.overlaps(run) {
-        let detail = format!("blocks {run:?} belong to the file system and to a file");
-        return Err(Error::corrupt(detail).into());
-    }
+    check_zone(change, run)?;
     let mut group = change.group(sb.group_of(run.start))?;
     let first = sb.first_block_of(group.number);
     let mut bitmap = change.block_bitmap(&group)?;

@@ -70,6 +70,15 @@ impl ImageDevice {
         false
     }
 
+    /// Looks where a change of chunk `number` goes that is none of a table.
+    fn look(&self, number: usize, is_none: bool) {
+        if is_none && self.zone.contains(&number) {
+            self.note(format!(
+                "content of files, or none, at KiB {number}, which is of the tables"
+            ));
+        }
+    }
+
     fn note(&self, wrong: String) {
         let _first = self.wrong.lock().get_or_insert(wrong);
     }
@@ -84,6 +93,7 @@ impl ImageDevice {
         while done < len {
             let count = CHUNK.min(len - done);
             let chunk = &mut chunk[..count];
+            let number = (start + done) / CHUNK;
             match bio.op() {
                 BioOp::Read => {
                     image.read(start + done, chunk);
@@ -91,14 +101,12 @@ impl ImageDevice {
                 }
                 BioOp::Write => {
                     bio.copy_out(done, chunk);
-                    let number = (start + done) / CHUNK;
-                    if self.zone.contains(&number) && chunk.iter().all(|byte| *byte == CONTENT) {
-                        self.note(format!("content of a file at KiB {number}, of the tables"));
-                    }
+                    self.look(number, chunk.iter().all(|byte| *byte == CONTENT));
                     image.write(start + done, chunk);
                 }
                 BioOp::Discard | BioOp::WriteZeroes => {
-                    image.zero(start + done..start + done + count)
+                    self.look(number, true);
+                    image.zero(start + done..start + done + count);
                 }
                 BioOp::Flush => return,
             }

@@ -16,6 +16,7 @@ mod names;
 mod orphans;
 mod programs;
 mod reading;
+mod regressions;
 mod room;
 mod shape;
 mod stores;
