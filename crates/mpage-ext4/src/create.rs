@@ -116,7 +116,7 @@ impl FileSystem {
         names::check(name)?;
         self.warm_up(parent, name)?;
         let now = Timestamp::now();
-        self.metadata.change_with_room(|change| {
+        self.metadata.change(|change| {
             let mut parent = names::directory(change, parent, false)?;
             if directory::find(change, &parent, name)?.is_some() {
                 let detail = format!("{} in {}", name.escape_ascii(), parent.number);

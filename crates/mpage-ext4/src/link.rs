@@ -24,7 +24,7 @@ impl FileSystem {
         names::check(name)?;
         self.warm_up(parent, name)?;
         let now = Timestamp::now();
-        self.metadata.change_with_room(|change| {
+        self.metadata.change(|change| {
             let fails = |errno| Err(Error::errno(errno, format!("inode {inode}")).into());
             let mut parent = names::directory(change, parent, false)?;
             if directory::find(change, &parent, name)?.is_some() {

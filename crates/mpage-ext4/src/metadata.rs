@@ -152,21 +152,6 @@ impl Metadata {
         self.change_and(operation, |result, _| result)
     }
 
-    /// As [`change`](Self::change), of what takes room: when there is none, and some was freed by
-    /// what is not durable yet, tries it again behind a commit.
-    pub(crate) fn change_with_room<T>(
-        &self,
-        mut operation: impl FnMut(&mut Change<'_>) -> Attempt<T>,
-    ) -> Result<T> {
-        match self.change(&mut operation) {
-            Err(error) if error.is_no_space() && self.has_freed() => {
-                self.commit(self.running())?;
-                self.change(operation)
-            }
-            result => result,
-        }
-    }
-
     /// True when something was freed that nobody may have before a commit.
     fn has_freed(&self) -> bool {
         let transactions = self.transactions.read();
@@ -176,7 +161,8 @@ impl Metadata {
     /// Attempts `operation` until it has all blocks that it needs, and applies what it changed.
     /// `then` gets its result, and the number of the transaction, before anybody sees the change:
     /// it changes what is in memory, and cannot fail. Waits for the device, and for a commit when
-    /// the running transaction is full, with nothing held.
+    /// the running transaction is full, with nothing held. When there is no room, and some was freed
+    /// by what is not durable yet, attempts it again behind a commit.
     ///
     /// # Errors
     ///
@@ -188,6 +174,7 @@ impl Metadata {
     ) -> Result<U> {
         self.check_writable()?;
         let mut fetched = self.layers.fetched();
+        let mut may_commit = true;
         loop {
             let mut transactions = self.transactions.write();
             if transactions.running.changed.blocks.len() + CHANGE_BLOCKS_MAX > self.blocks_max {
@@ -213,6 +200,12 @@ impl Metadata {
                     drop(change);
                     drop(transactions);
                     match stop {
+                        Stop::Failed(error)
+                            if may_commit && error.is_no_space() && self.has_freed() =>
+                        {
+                            may_commit = false;
+                            self.commit(self.running())?;
+                        }
                         Stop::Failed(error) => return Err(self.note(error)),
                         Stop::Fetch(number) => self.layers.fetch(number, &mut fetched)?,
                     }

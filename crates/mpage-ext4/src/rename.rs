@@ -77,7 +77,7 @@ impl FileSystem {
             self.warm_up_all(target)?;
         }
         let now = Timestamp::now();
-        let gone = self.metadata.change_with_room(|change| {
+        let gone = self.metadata.change(|change| {
             let mut parents = vec![names::directory(change, from.parent, true)?];
             if from.parent != to.parent {
                 parents.push(names::directory(change, to.parent, false)?);

@@ -372,7 +372,7 @@ impl Client {
         let change = {
             let mut pages = self.world.books.lock();
             pages.files[file].begin_resize(resize, now);
-            pages.files[file].begin(size..u64::MAX, Content::Zeros, now)
+            pages.files[file].begin_removal(size..u64::MAX, now)
         };
         let result = match &self.ext4 {
             Some(ext4) => ext4.files[file].set_len(size).map_err(mpage::Error::from),
@@ -403,7 +403,7 @@ impl Client {
         let change = {
             let mut pages = self.world.books.lock();
             let now = self.world.books.instants.next();
-            pages.files[file].begin(range, Content::Zeros, now)
+            pages.files[file].begin_removal(range, now)
         };
         let result = zero(&self.files[file].0);
         // Not every image has blocks that were not written.
@@ -419,7 +419,7 @@ impl Client {
             let mut pages = self.world.books.lock();
             let now = self.world.books.instants.next();
             let inside = inside.start..inside.end.max(inside.start);
-            pages.files[file].begin(inside, Content::Zeros, now)
+            pages.files[file].begin_removal(inside, now)
         };
         let result = self.files[file].0.discard(range);
         let _well = self.accept(result, &[]);

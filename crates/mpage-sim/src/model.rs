@@ -78,6 +78,8 @@ struct Change {
     seen: Vec<(Range<u64>, u64)>,
     /// It took away what was cached, and then failed, or was a discard: older bytes may be back.
     uncovers: bool,
+    /// It removes pages.
+    removal: bool,
     /// It went past the cache: no page has it to write it again when a flush fails.
     direct: bool,
     /// A flush failed that it may be lost with.
@@ -159,6 +161,7 @@ impl FileModel {
             ended: Some((began + 1, true)),
             seen: Vec::new(),
             uncovers: false,
+            removal: false,
             direct: false,
             lost: false,
         };
@@ -174,10 +177,18 @@ impl FileModel {
     /// A change of `range` begins; its number.
     pub(crate) fn begin(&mut self, range: Range<u64>, content: Content, now: u64) -> usize {
         let (ended, seen) = (None, Vec::new());
-        let (uncovers, direct, lost) = (false, false, false);
-        let change = Change { range, content, began: now, ended, seen, uncovers, direct, lost };
+        let (uncovers, removal, direct, lost) = (false, false, false, false);
+        let began = now;
+        let change = Change { range, content, began, ended, seen, uncovers, removal, direct, lost };
         self.changes.push(change);
         self.changes.len() - 1
+    }
+
+    /// As [`begin`](Self::begin), of a change that removes pages.
+    pub(crate) fn begin_removal(&mut self, range: Range<u64>, now: u64) -> usize {
+        let change = self.begin(range, Content::Zeros, now);
+        self.changes[change].removal = true;
+        change
     }
 
     /// As [`begin`](Self::begin), of a write past the cache.
@@ -191,6 +202,7 @@ impl FileModel {
     pub(crate) fn end(&mut self, change: usize, well: bool, now: u64) {
         let change = &mut self.changes[change];
         change.ended = Some((now, well && !change.lost));
+        change.uncovers &= !well;
     }
 
     /// A flush of the device failed; the last good one began at `flushed`. What went past the cache
@@ -210,6 +222,12 @@ impl FileModel {
     pub(crate) fn uncover(&mut self, change: usize, now: u64) {
         self.changes[change].ended = Some((now, false));
         self.changes[change].uncovers = true;
+    }
+
+    /// A removal that is under way may have failed already, and its caller not have heard of it.
+    fn removals_may_have_failed(&mut self) {
+        let removals = self.changes.iter_mut().filter(|change| change.removal);
+        removals.filter(|it| it.ended.is_none()).for_each(|removal| removal.uncovers = true);
     }
 
     /// A change turns out to be one of its first `len` bytes alone; the rest of their page may have
@@ -293,6 +311,9 @@ impl FileModel {
         now: u64,
     ) -> Result<(), Wrong> {
         let (low, high) = self.sizes_between(began, now);
+        if stopped {
+            self.removals_may_have_failed();
+        }
         let count = bytes.len() as u64;
         let most = asked.min(high.saturating_sub(offset));
         let least = if stopped { 0 } else { asked.min(low.saturating_sub(offset)) };

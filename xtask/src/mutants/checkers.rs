@@ -88,8 +88,11 @@ impl<'a> Checkers<'a> {
         if let Some(how) = failed_test(self.site.cargo(&words, ""))? {
             return Ok(Some(Caught { by: "test", how }));
         }
-        let how = self.simulate(On::Ext4, self.programs / EXT4_SHARE)?;
-        Ok(how.map(|how| Caught { by: "sim", how }))
+        if let Some(how) = self.simulate(On::Ext4, self.programs / EXT4_SHARE)? {
+            return Ok(Some(Caught { by: "sim", how }));
+        }
+        let test = self.site.cargo(&["test", "--package", "mpage-ext4", "--test", "it"], "");
+        Ok(failed_test(test)?.map(|how| Caught { by: "test", how }))
     }
 
     fn catch_in_engine(&self) -> Result<Option<Caught>, Failure> {

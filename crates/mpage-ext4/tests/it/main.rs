@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod attributes;
+mod content;
 mod creating;
 mod damage;
 mod damaged;
+mod faults;
 mod growing;
 mod image;
 mod journal;

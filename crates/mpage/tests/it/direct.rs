@@ -309,3 +309,19 @@ fn a_direct_write_tells_of_no_block_that_had_no_place() {
         assert!(written.load(Ordering::SeqCst) <= 1, "block 1 was never written");
     }
 }
+
+/// Statement 91: blocks that a direct write got behind the end, and did not fill, are not the
+/// file's.
+///
+/// Seen to fail: without the removal behind a direct write that failed.
+#[test]
+fn a_direct_write_that_fails_gives_back_what_it_got_behind_the_end() {
+    let rig = TableRig::new(4096);
+    rig.file.write_all_at(&pattern(1, 0, 4096), 0).unwrap();
+    rig.file.fsync().unwrap();
+    rig.stack.fail(BioOp::Write, Times::All, Errno::IO);
+    let error = rig.file.write_direct_at(&pattern(2, 0, 3 * 4096), 0).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Device(Errno::IO));
+    assert_eq!(rig.file.size(), 4096);
+    assert_eq!(rig.table.used(), (1, 0), "blocks with a place, and with room");
+}
