@@ -1,6 +1,11 @@
 //! Pairs of `docs/locking.md` that the other files leave: stores, syncs, and removals beside them.
 
+use std::sync::Arc;
+
+use mpage::units::BlockSize;
+use mpage::{CachedFile, Extent, GetBlock, Identity, MapRequest, Operations, Purpose};
 use mpage_block::Errno;
+use mpage_locks::atomic::{AtomicU32, Ordering};
 
 use crate::rig::{Build, PAGE, Rig, check, part, read_versions, spawn, stamp, versions, write};
 
@@ -147,6 +152,53 @@ fn shuttle_sync_beside_a_write_that_fails() {
             assert_eq!(durable_version(&rig, 0), Some(1));
         }
         cleaner.join().unwrap();
+        rig.end();
+    });
+}
+
+/// The device itself, some of whose blocks cannot be found at first.
+struct Failing {
+    map: Identity,
+    left: AtomicU32,
+}
+
+impl GetBlock for Failing {
+    fn get_block(&self, request: &MapRequest) -> mpage::Result<Extent> {
+        let write = request.purpose == Purpose::Write;
+        let fails = |left: u32| left.checked_sub(1);
+        if write && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_ok() {
+            return Err(mpage::Error::new(mpage::ErrorKind::Device(Errno::IO), "get_block"));
+        }
+        self.map.get_block(request)
+    }
+}
+
+/// As above, when it is the block map that fails.
+///
+/// Failed when the walk took the page out of the sync's snapshot, and nothing told the sync.
+#[test]
+fn shuttle_sync_beside_a_block_map_that_fails() {
+    check(|| {
+        let rig = volatile(1);
+        let block = BlockSize::new(512).unwrap();
+        let map = Identity::new(rig.device.clone(), block);
+        let map = Arc::new(Failing { map, left: AtomicU32::new(1) });
+        let ops = Operations { get_block: Some(map), ..Operations::default() };
+        let mapping = rig.cache.add_mapping(&rig.dev, block, PAGE, ops).unwrap();
+        let file = CachedFile::new(mapping, true);
+        write(&file, 0, 4096, 1);
+        let cleaned = file.clone();
+        let cleaner = spawn(move || {
+            for _ in 0..2 {
+                let _advice = cleaned.start_writing(0..PAGE);
+                cleaned.mapping().wait_for_writes(&(0..PAGE));
+            }
+        });
+        if rig.cache.sync().is_ok() {
+            assert_eq!(durable_version(&rig, 0), Some(1));
+        }
+        cleaner.join().unwrap();
+        drop(file);
         rig.end();
     });
 }
