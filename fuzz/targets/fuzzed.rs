@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use cap::Cap;
-use mpage_fuzz::{Base, Case, MEMORY_MAX, Target};
+use mpage_fuzz::{Base, Case, Target, limit};
 
 /// Where the folder of the bases is told.
 const BASES: &str = "MPAGE_FUZZ_BASES";
@@ -19,7 +19,7 @@ pub(crate) fn run(target: Target, bytes: &[u8]) {
     let bases = ALL.get_or_init(|| {
         let folder = std::env::var_os(BASES).expect("cargo xtask fuzz says where the bases are");
         let bases = target.read_bases(Path::new(&folder)).unwrap_or_else(|error| panic!("{error}"));
-        MEMORY.set_limit(MEMORY.allocated() + MEMORY_MAX).expect("it has less");
+        limit(&MEMORY);
         bases
     });
     Case::of_input(target, bases, bytes).run();

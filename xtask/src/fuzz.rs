@@ -16,7 +16,7 @@ use crate::sim::fresh_seed;
 use crate::workspace::{Site, root, target};
 
 /// What is done with images; each has a program of its own.
-const TARGETS: &[&str] = &["read", "write", "journal"];
+const TARGETS: &[&str] = &["read", "write", "check", "journal"];
 /// Seconds of a whole run of a target.
 const LONG: u64 = 600;
 /// Seconds of the run of a target that each change has to pass.

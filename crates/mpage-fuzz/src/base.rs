@@ -240,7 +240,11 @@ fn unusual(kind: &Kind) -> String {
     }
     commands += match kind.name {
         // The orphan file is the first inode.
-        "orphans-in-file" => "feature orphan_present\nzap_block -f <12> -o 0 -l 1 -p 13 0\n",
+        "orphans-in-file" => {
+            "feature orphan_present\n\
+             zap_block -f <12> -o 0 -l 1 -p 13 0\n\
+             zap_block -f <12> -o 4 -l 1 -p 14 0\n"
+        }
         "orphan-file" => "sif /one dtime 14\nssv last_orphan 13\n",
         _ => "sif /one dtime 13\nssv last_orphan 12\n",
     };

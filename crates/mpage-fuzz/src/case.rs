@@ -9,6 +9,7 @@ use mpage_ext4::{FileSystem, Options};
 
 use crate::base::{self, Base, Of};
 use crate::device::{Access, ImageDevice};
+use crate::e2fsck;
 use crate::edit;
 use crate::failure::{Failure, Result};
 use crate::image::Image;
@@ -20,9 +21,6 @@ use crate::walk::{given, walk};
 /// Bytes of memory of the cache of most cases.
 const MEMORY: usize = 1 << 20;
 
-/// Bytes of memory that a case may have, besides the bases.
-pub const MEMORY_MAX: usize = 64 << 20;
-
 /// What is done with images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -30,19 +28,22 @@ pub enum Target {
     Read,
     /// One is changed.
     Write,
+    /// One that is not damaged is changed, and e2fsck looks at it.
+    Check,
     /// A journal is replayed.
     Journal,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 3] = [Target::Read, Target::Write, Target::Journal];
+    pub const ALL: [Target; 4] = [Target::Read, Target::Write, Target::Check, Target::Journal];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Target::Read => "read",
             Target::Write => "write",
+            Target::Check => "check",
             Target::Journal => "journal",
         }
     }
@@ -113,6 +114,9 @@ impl Case {
         let Input { header, edits, steps } = Input::new(bytes);
         let base = Case::base_of_input(bases, bytes);
         let mut image = base.image();
+        if target == Target::Check {
+            return Case { target, least_memory: header.least_memory, image, steps };
+        }
         if header.without_checksums {
             edit::take_checksums_away(&mut image);
         }
@@ -140,12 +144,19 @@ impl Case {
             return;
         }
         let image = on(image, least_memory, true, |fs| {
-            let mut program = Program::new(fs);
+            let mut program = Program::new(fs, target != Target::Check);
             for step in steps {
                 program.step(step);
             }
-            let _closed = given(fs.close());
+            if target == Target::Check {
+                program.end();
+            }
+            let closed = given(fs.close());
+            assert!(target != Target::Check || closed.is_some(), "it cannot be closed");
         });
+        if target == Target::Check {
+            e2fsck::check(&image);
+        }
         let _image = on(image, least_memory, false, walk);
     }
 }

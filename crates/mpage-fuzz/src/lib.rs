@@ -9,7 +9,7 @@
 //! | images to damage, and where they say something | `base`, `layout`, `places`, `image` |
 //! | what the fuzzer's bytes mean | `input`, `edit`, `program` |
 //! | which ones it begins with, and how it changes them | `seeds`, `mutate` |
-//! | what is done, and what has to hold | `case`, `walk`, `device` |
+//! | what is done, and what has to hold | `case`, `walk`, `device`, `memory`, `e2fsck` |
 //! | what is kept of a case that failed | `reduce`, `text` |
 
 #![forbid(unsafe_code)]
@@ -17,11 +17,13 @@
 mod base;
 mod case;
 mod device;
+mod e2fsck;
 mod edit;
 mod failure;
 mod image;
 mod input;
 mod layout;
+mod memory;
 mod mutate;
 mod places;
 mod program;
@@ -31,9 +33,10 @@ mod text;
 mod walk;
 
 pub use base::Base;
-pub use case::{Case, MEMORY_MAX, Target};
+pub use case::{Case, Target};
 pub use failure::{Failure, Result};
 pub use image::Image;
 pub use input::Record;
+pub use memory::limit;
 pub use mutate::mutate;
 pub use reduce::reduce_file;

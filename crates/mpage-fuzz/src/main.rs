@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cap::Cap;
-use mpage_fuzz::{Case, Failure, MEMORY_MAX, Result, Target, reduce_file};
+use mpage_fuzz::{Case, Failure, Result, Target, limit, reduce_file};
 
 const USAGE: &str = "\
 usage: mpage-fuzz bases FOLDER                make the images to damage, and inputs to begin with
@@ -60,7 +60,7 @@ fn run_all(folder: &str, target: &str, inputs: &[&str]) -> Result<()> {
 
 /// Runs `case` with as much memory as the fuzzer gives it.
 fn run(case: Case) {
-    MEMORY.set_limit(MEMORY.allocated() + MEMORY_MAX).expect("it has less");
+    limit(&MEMORY);
     case.run();
 }
 

@@ -32,14 +32,16 @@ const ATTRIBUTES: [&[u8]; 6] = [
 /// A program that runs.
 pub(crate) struct Program {
     fs: Arc<FileSystem>,
+    /// Files may be called by numbers that are nobody's, which looks like damage.
+    by_number: bool,
     /// Files that are open.
     held: Vec<File>,
 }
 
 impl Program {
     /// One that has done nothing.
-    pub(crate) fn new(fs: &Arc<FileSystem>) -> Program {
-        Program { fs: Arc::clone(fs), held: Vec::new() }
+    pub(crate) fn new(fs: &Arc<FileSystem>, by_number: bool) -> Program {
+        Program { fs: Arc::clone(fs), by_number, held: Vec::new() }
     }
 
     /// Does what `record` says, as far as it goes.
@@ -68,6 +70,11 @@ impl Program {
         }
     }
 
+    /// Closes the files that are open.
+    pub(crate) fn end(&mut self) {
+        self.held.clear();
+    }
+
     fn find(&self, path: &str) -> Option<InodeNumber> {
         let names = path.split('/').filter(|name| !name.is_empty());
         names.map(str::as_bytes).try_fold(ROOT, |parent, name| given(self.fs.lookup(parent, name)))
@@ -90,7 +97,7 @@ impl Program {
             16..24 => 0,
             24..28 => 3,
             28..30 => 5,
-            _ => return Some(InodeNumber(11 + (number & 0x3f))),
+            _ => return self.by_number.then_some(InodeNumber(11 + (number & 0x3f))),
         };
         given(self.fs.lookup(self.directory(folder)?, &name(which)))
     }

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use mpage_locks::clock;
 
-use crate::case::Case;
+use crate::case::{Case, Target};
+use crate::e2fsck::WRONG;
 use crate::failure::{Failure, Result};
 use crate::image::{CHUNK, Image};
 
@@ -32,10 +33,15 @@ fn failure_of(case: &Case) -> Result<Option<String>> {
         return Ok(None);
     }
     let errors = String::from_utf8_lossy(&output.stderr);
+    let complaint = errors.lines().find(|line| WRONG.iter().any(|word| line.contains(word)));
     let place = errors.lines().find_map(|line| line.split_once("panicked at "));
     let first = errors.lines().find(|line| !line.is_empty());
     Ok(Some(match (place, first) {
         _ if output.status.code() == Some(124) => "it does not end".to_owned(),
+        // Whatever the numbers are.
+        _ if complaint.is_some() => {
+            complaint.unwrap_or_default().replace(|letter: char| letter.is_ascii_digit(), "")
+        }
         (Some((_, place)), _) => place.to_owned(),
         (None, Some(line)) => line.to_owned(),
         (None, None) => output.status.to_string(),
@@ -49,6 +55,10 @@ fn reduce(case: &Case, base: &[u8]) -> Result<(Case, String)> {
     let search = Search { failure, start_ns: clock::now_ns() };
     let with_steps = |steps: &[_]| Case { steps: steps.to_vec(), ..case.clone() };
     let case = search.fewest(&case.steps, with_steps)?;
+    if case.target == Target::Check {
+        // What e2fsck looks at stays whole.
+        return Ok((case, search.failure));
+    }
 
     let damaged = case.image.bytes();
     let words: Vec<usize> = (0..damaged.len()).step_by(4).collect();
