@@ -161,8 +161,8 @@ impl Metadata {
     /// Attempts `operation` until it has all blocks that it needs, and applies what it changed.
     /// `then` gets its result, and the number of the transaction, before anybody sees the change:
     /// it changes what is in memory, and cannot fail. Waits for the device, and for a commit when
-    /// the running transaction is full, with nothing held. When there is no room, and some was freed
-    /// by what is not durable yet, attempts it again behind a commit.
+    /// the running transaction is full, with nothing held. When there is no room, and some was
+    /// freed by what is not durable yet, attempts it again behind a commit.
     ///
     /// # Errors
     ///

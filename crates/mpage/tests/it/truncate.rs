@@ -478,8 +478,8 @@ fn a_cut_through_a_block_whose_place_is_unclear_is_zeroed_all_the_same() {
     assert!(bytes[100..].iter().all(|byte| *byte == 0));
 }
 
-/// What a block map could not cut off is cut off by the next sync, which fails as long as that does;
-/// the size is what it was set to.
+/// What a block map could not cut off is cut off by the next sync, which fails as long as that
+/// does; the size is what it was set to.
 ///
 /// Seen to fail: when only maps that remove by writing were asked again.
 #[test]
