@@ -80,16 +80,18 @@ pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
 /// As [`run_task`].
 pub(crate) fn run_short() -> Result<(), Failure> {
     let (binary, seed) = (build(&Site::own())?, fresh_seed()?);
-    repeat(&binary, seed)?;
+    repeat(&binary, On::Engine, seed)?;
+    repeat(&binary, On::Ext4, seed)?;
     many(&binary, On::Engine, SHORT, seed, None)?;
     many(&binary, On::Ext4, SHORT_EXT4, seed, None)
 }
 
 /// Runs some programs twice: the same seeds must be the same runs.
-fn repeat(binary: &Path, from: u64) -> Result<(), Failure> {
-    let words = ["--from", &from.to_string(), "--count", &REPEATED.to_string()];
-    let first = output(&mut program(&word(binary), words))?;
-    let second = output(&mut program(&word(binary), words))?;
+fn repeat(binary: &Path, on: On, from: u64) -> Result<(), Failure> {
+    let (from, count) = (from.to_string(), REPEATED.to_string());
+    let words = [on.words(), &["--from", &from, "--count", &count]].concat();
+    let first = output(&mut program(&word(binary), &words))?;
+    let second = output(&mut program(&word(binary), &words))?;
     if first == second {
         return Ok(());
     }

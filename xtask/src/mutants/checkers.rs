@@ -111,7 +111,8 @@ impl<'a> Checkers<'a> {
                 return Ok(Some(Caught { by: checker, how }));
             }
         }
-        Ok(None)
+        // Block maps over the device's own cache are the image's.
+        self.catch_in_ext4()
     }
 
     fn simulate(&self, on: On, all: u64) -> Result<Option<String>, Failure> {
