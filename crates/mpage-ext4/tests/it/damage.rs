@@ -157,6 +157,35 @@ fn a_hole_in_a_directory_is_an_error() {
     }
 }
 
+/// It would be searched for long, since blocks of numbers can lead to the same blocks.
+#[test]
+fn a_directory_longer_than_the_image_is_an_error() {
+    let empty = tempfile::tempdir().unwrap();
+    fs::create_dir(empty.path().join(FOLDER)).unwrap();
+    let image = make(empty.path(), "2M", &["-t", "ext2", "-b", "1024"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &image).unwrap();
+    let free = run("debugfs", &["-R", "ffb 3 1000", file.path().to_str().unwrap()]);
+    let free = free.split_once(':').unwrap().1.split_whitespace();
+    let free: Vec<usize> = free.map(|number| number.parse().unwrap()).collect();
+    let first = blocks(&image)[0];
+    let mut commands: Vec<String> =
+        (0..12).map(|number| format!("sif /{FOLDER} block[{number}] {first}")).collect();
+    for (name, block) in ["IND", "DIND", "TIND"].into_iter().zip(&free) {
+        commands.push(format!("sif /{FOLDER} block[{name}] {block}"));
+    }
+    commands.push(format!("sif /{FOLDER} size 0xfffffc00"));
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    set(file.path(), &commands);
+    let mut image = fs::read(file.path()).unwrap();
+    for (block, to) in free.iter().zip([first, free[0], free[1]]) {
+        let number = u32::try_from(to).unwrap().to_le_bytes();
+        image[block * BLOCK..][..BLOCK].copy_from_slice(&number.repeat(BLOCK / 4));
+    }
+    let error = open(&image).unwrap().fs.lookup(folder(&image), b"none").unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Corrupt, "{error}");
+}
+
 #[test]
 fn a_chain_of_leaves_that_does_not_end_is_an_error() {
     let [mut image, _linear] = images(&["-t", "ext4", "-O", "^metadata_csum,^has_journal"]);
