@@ -88,8 +88,8 @@ impl FileSystem {
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create); `ENOENT` of an empty target, `ENAMETOOLONG` of one that does
-    /// not fit into a block with a zero behind it.
+    /// As [`create`](Self::create); `ENOENT` of an empty target, `EINVAL` of one with a zero byte,
+    /// `ENAMETOOLONG` of one that does not fit into a block with a zero behind it.
     pub fn symlink(
         &self,
         parent: InodeNumber,
@@ -99,6 +99,9 @@ impl FileSystem {
     ) -> Result<InodeNumber> {
         if target.is_empty() {
             return Err(Error::errno(Errno::NOENT, "a symbolic link that leads nowhere"));
+        }
+        if target.contains(&0) {
+            return Err(Error::errno(Errno::INVAL, "a symbolic link with a zero byte"));
         }
         let permissions = 0o777;
         let new = New { kind: FileKind::SymbolicLink, permissions, uid, gid, device: 0 };

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mpage::units::BlockSize;
+use mpage::units::{BlockSize, PAGE_SIZE};
 use mpage::{AddressSpace, BackingDev, CachedFile, Identity, Operations, PageCache};
 use mpage_locks::Mutex;
 
@@ -20,6 +20,9 @@ use crate::{balloc, ialloc};
 
 /// The block size of the device file: the smallest that an image has.
 const DEVICE_BLOCK: usize = 1024;
+
+/// The part of the cache's memory that a transaction may take besides.
+const TRANSACTION_SHARE: usize = 16;
 
 /// How an image is opened.
 #[derive(Clone, Debug)]
@@ -112,11 +115,13 @@ impl FileSystem {
         let ops = Operations { get_block: Some(Arc::new(identity)), ..Operations::default() };
         let device = cache.add_mapping(dev, size, image_bytes, ops)?;
         let file = CachedFile::new(Arc::clone(&device), true);
-        let mut metadata = read_metadata(&file, device_block, RawSuperblock::before_recovery)?;
+        let share = cache.capacity_pages() * PAGE_SIZE / TRANSACTION_SHARE;
+        let mut metadata =
+            read_metadata(&file, device_block, share, RawSuperblock::before_recovery)?;
         if metadata.superblock().features.incompat(RECOVER) {
             journal::recover(&metadata, &file)?;
             // What the log says of the image is newer.
-            metadata = read_metadata(&file, device_block, RawSuperblock::of)?;
+            metadata = read_metadata(&file, device_block, share, RawSuperblock::of)?;
         }
         let block = usize::try_from(metadata.superblock().block_bytes).expect("at most a page");
         let fs = Arc::new(FileSystem {
@@ -263,10 +268,11 @@ impl Drop for FileSystem {
 }
 
 /// The metadata of the image that `file`, on a device of sectors of `device_block` bytes, is all
-/// of; `read` reads its superblock.
+/// of; `read` reads its superblock. Transactions take `transaction_bytes` at most.
 fn read_metadata(
     file: &CachedFile,
     device_block: usize,
+    transaction_bytes: usize,
     read: impl FnOnce(&[u8]) -> Result<RawSuperblock>,
 ) -> Result<Metadata> {
     let mut bytes = [0; superblock::LEN];
@@ -282,6 +288,7 @@ fn read_metadata(
             detail: format!("blocks of {block} bytes on sectors of {device_block}"),
         });
     }
+    let blocks_max = transaction_bytes / block;
     let block = BlockSize::new(block).expect("checked with the superblock");
-    Ok(Metadata::new(sb, Layers::new(file.clone(), block), 0))
+    Ok(Metadata::new(sb, Layers::new(file.clone(), block), blocks_max))
 }

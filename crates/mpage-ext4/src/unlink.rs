@@ -91,11 +91,16 @@ impl FileSystem {
     }
 
     /// Brings the blocks of `directory`, which is to be empty, into memory, if it is one: a change
-    /// that needs them begins again for each one that is not there.
+    /// that needs them begins again for each one that is not there. It may be gone by now: the
+    /// change will see.
     pub(crate) fn warm_up_all(&self, directory: InodeNumber) -> Result<()> {
-        if self.attributes(directory)?.kind != FileKind::Directory {
-            return Ok(());
+        match self.read_while_empty(directory) {
+            Err(error) if matches!(error.kind.errno(), Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            result => result,
         }
+    }
+
+    fn read_while_empty(&self, directory: InodeNumber) -> Result<()> {
         let mut from = Some(Cookie::START);
         while let Some(cookie) = from {
             let some = self.read_directory(directory, cookie)?;

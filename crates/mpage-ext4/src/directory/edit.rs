@@ -33,6 +33,8 @@ pub(crate) fn insert(
         return htree::insert(change, directory, new);
     }
     let blocks = blocks(sb, directory);
+    // Without the feature an index is not kept up, and its blocks take names.
+    directory.flags &= !INDEX_FLAG;
     for block in 0..blocks {
         let mut leaf = Leaf::read(change, directory, block)?;
         if leaf.insert(sb, new)? {
@@ -40,8 +42,6 @@ pub(crate) fn insert(
             return Ok(());
         }
     }
-    // Without the feature an index is not kept up.
-    directory.flags &= !INDEX_FLAG;
     if blocks == 1 && sb.features.compat(DIR_INDEX) {
         htree::make(change, directory)?;
         return htree::insert(change, directory, new);

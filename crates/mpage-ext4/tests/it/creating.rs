@@ -200,3 +200,12 @@ fn what_has_no_room_leaves_nothing_behind() {
         let _image = written.close();
     }
 }
+
+/// e2fsck takes a link whose target is shorter than its size for damage.
+#[test]
+fn the_target_of_a_symbolic_link_has_no_zero_byte() {
+    let written = Written::new("16M", &["-t", "ext4"]);
+    let refused = written.fs.symlink(ROOT, b"link", b"a\0b", OWNER);
+    assert_eq!(errno(refused), Errno::INVAL);
+    let _image = written.close();
+}
