@@ -337,9 +337,9 @@ impl Client {
             let promise = self.world.books.instants.next();
             pages.promises.push(promise);
             drop(pages);
-            // A flush that failed lost blocks that a file may have by now.
-            let is_whole =
-                self.world.alone.load(Ordering::SeqCst) && self.world.device.failed_flushes() == 0;
+            // Without a journal, a commit that failed may have left half of its blocks.
+            let alone = self.world.alone.load(Ordering::SeqCst);
+            let is_whole = alone && !self.world.went_wrong();
             if self.ext4.is_some() && is_whole {
                 self.world.keep_cut();
             }
@@ -428,6 +428,13 @@ impl Client {
 
     /// Behind all others, with nothing going wrong any more: all is synced, read and counted.
     pub(crate) fn finish(&mut self) {
+        self.look_at_each();
+        if self.ext4.is_some() {
+            self.world.keep_cut();
+        }
+    }
+
+    fn look_at_each(&mut self) {
         for file in 0..self.files.len() {
             let synced = (0..TRIES).any(|_| self.sync(file, 0..u64::MAX, CachedFile::fsync));
             let recovers = self.world.recovers();
