@@ -183,7 +183,13 @@ impl FileSystem {
             return Ok(());
         }
         let file = InodeNumber(sb.orphan_file_inode);
-        let blocks = self.metadata.read(|view| view.inode(file))?.size / sb.block_bytes;
+        let size = self.metadata.read(|view| view.inode(file))?.size;
+        let blocks = size / sb.block_bytes;
+        if blocks > sb.blocks {
+            // It has blocks again and again.
+            let error = Error::corrupt(format!("the orphan file has {size} bytes"));
+            return Err(self.metadata.note(error));
+        }
         for block in 0..blocks {
             while self.metadata.change(|change| take_one(change, file, block))? {}
         }

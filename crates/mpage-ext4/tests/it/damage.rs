@@ -157,31 +157,36 @@ fn a_hole_in_a_directory_is_an_error() {
     }
 }
 
-/// It would be searched for long, since blocks of numbers can lead to the same blocks.
-#[test]
-fn a_directory_longer_than_the_image_is_an_error() {
-    let empty = tempfile::tempdir().unwrap();
-    fs::create_dir(empty.path().join(FOLDER)).unwrap();
-    let image = make(empty.path(), "2M", &["-t", "ext2", "-b", "1024"]);
+/// `image`, in which the file at `path` has block `first` again and again, as often as 32 bits count
+/// bytes: blocks of numbers can lead to the same blocks.
+pub(crate) fn with_repeated_blocks(image: &[u8], path: &str, first: usize) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), &image).unwrap();
+    fs::write(file.path(), image).unwrap();
     let free = run("debugfs", &["-R", "ffb 3 1000", file.path().to_str().unwrap()]);
     let free = free.split_once(':').unwrap().1.split_whitespace();
     let free: Vec<usize> = free.map(|number| number.parse().unwrap()).collect();
-    let first = blocks(&image)[0];
-    let mut commands: Vec<String> =
-        (0..12).map(|number| format!("sif /{FOLDER} block[{number}] {first}")).collect();
-    for (name, block) in ["IND", "DIND", "TIND"].into_iter().zip(&free) {
-        commands.push(format!("sif /{FOLDER} block[{name}] {block}"));
-    }
-    commands.push(format!("sif /{FOLDER} size 0xfffffc00"));
-    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-    set(file.path(), &commands);
+    let numbers = (0..12).map(|number| (number.to_string(), first));
+    let more = ["IND", "DIND", "TIND"].map(str::to_owned).into_iter().zip(free.iter().copied());
+    let fields = numbers.chain(more).map(|(name, block)| (format!("block[{name}]"), block));
+    let fields = fields.chain([("flags".into(), 0), ("size".into(), 0xffff_fc00)]);
+    let commands = fields.map(|(field, value)| format!("sif {path} {field} {value}"));
+    let commands: Vec<String> = commands.collect();
+    set(file.path(), &commands.iter().map(String::as_str).collect::<Vec<_>>());
     let mut image = fs::read(file.path()).unwrap();
     for (block, to) in free.iter().zip([first, free[0], free[1]]) {
         let number = u32::try_from(to).unwrap().to_le_bytes();
         image[block * BLOCK..][..BLOCK].copy_from_slice(&number.repeat(BLOCK / 4));
     }
+    image
+}
+
+/// It would be searched for long.
+#[test]
+fn a_directory_longer_than_the_image_is_an_error() {
+    let empty = tempfile::tempdir().unwrap();
+    fs::create_dir(empty.path().join(FOLDER)).unwrap();
+    let image = make(empty.path(), "2M", &["-t", "ext2", "-b", "1024"]);
+    let image = with_repeated_blocks(&image, &format!("/{FOLDER}"), blocks(&image)[0]);
     let error = open(&image).unwrap().fs.lookup(folder(&image), b"none").unwrap_err();
     assert_eq!(error.kind, ErrorKind::Corrupt, "{error}");
 }

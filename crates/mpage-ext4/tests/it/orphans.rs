@@ -7,7 +7,8 @@ use std::sync::Arc;
 use mpage_block::Errno;
 use mpage_ext4::{At, Existing, FileSystem, InodeNumber};
 
-use crate::image::{inode_of, make, set};
+use crate::damage::with_repeated_blocks;
+use crate::image::{inode_of, make, run, set};
 use crate::mounted::Mounted;
 use crate::written::{FILE, OWNER, ROOT, Written, check, names};
 
@@ -178,4 +179,24 @@ fn disturb(fs: &Arc<FileSystem>, folders: [InodeNumber; 2], seed: u64) {
             assert!(may.contains(&error.kind.errno()), "{error}");
         }
     }
+}
+
+#[test]
+fn an_orphan_file_longer_than_the_image_is_damage() {
+    let empty = tempfile::tempdir().unwrap();
+    let options = ["-t", "ext4", "-b", "1024", "-O", "orphan_file,^metadata_csum"];
+    let image = make(empty.path(), "4M", &options);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &image).unwrap();
+    let at = file.path().to_str().unwrap();
+    let told = run("dumpe2fs", &["-h", at]);
+    let inode = told.lines().find_map(|line| line.strip_prefix("Orphan file inode:")).unwrap();
+    let inode = format!("<{}>", inode.trim());
+    let first = run("debugfs", &["-R", &format!("bmap {inode} 0"), at]);
+    set(file.path(), &["feature orphan_present"]);
+    let image = fs::read(file.path()).unwrap();
+    let image = with_repeated_blocks(&image, &inode, first.trim().parse().unwrap());
+    let written = Written::try_open(&image).unwrap();
+    let why = written.fs.read_only().unwrap_or_default();
+    assert!(why.contains("the orphan file has 4294966272 bytes"), "{why}");
 }
