@@ -157,8 +157,8 @@ fn a_hole_in_a_directory_is_an_error() {
     }
 }
 
-/// `image`, in which the file at `path` has block `first` again and again, as often as 32 bits count
-/// bytes: blocks of numbers can lead to the same blocks.
+/// `image`, in which the file at `path` has block `first` again and again, as long as 32 bits count:
+/// blocks of numbers can lead to the same blocks.
 pub(crate) fn with_repeated_blocks(image: &[u8], path: &str, first: usize) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), image).unwrap();
