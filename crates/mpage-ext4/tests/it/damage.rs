@@ -157,7 +157,7 @@ fn a_hole_in_a_directory_is_an_error() {
     }
 }
 
-/// `image`, in which the file at `path` has block `first` again and again, as long as 32 bits count:
+/// `image`, in which the file at `path` has block `first` again and again, as far as 32 bits count:
 /// blocks of numbers can lead to the same blocks.
 pub(crate) fn with_repeated_blocks(image: &[u8], path: &str, first: usize) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
