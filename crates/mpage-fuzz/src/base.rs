@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -40,9 +40,11 @@ struct Kind {
     words: &'static str,
     /// Names of the folder that gets an index, and how long each is.
     hashed: (usize, usize),
+    /// Pieces of the file in pieces, how far one is from the next, and how long each is.
+    pieces: (u64, u64, usize),
 }
 
-const TREES: [Kind; 15] = [
+const TREES: [Kind; 18] = [
     kind("ext2", "2M", "-t ext2 -b 1024 -g 512"),
     Kind { hashed: (70, 120), ..kind("ext2-4k", "4M", "-t ext2 -b 4096") },
     kind("ext3", "3M", "-t ext3 -b 1024 -J size=1"),
@@ -56,6 +58,10 @@ const TREES: [Kind; 15] = [
     kind("orphan-file", "3M", "-t ext4 -b 1024 -O metadata_csum_seed,orphan_file -J size=1"),
     kind("orphans-in-file", "3M", "-t ext4 -b 1024 -O ^metadata_csum,orphan_file -J size=1"),
     kind("meta-bg", "4M", "-t ext4 -b 1024 -g 256 -O sparse_super2,meta_bg,^resize_inode"),
+    // Extents in two levels of nodes, and more blocks of numbers than one change may write.
+    Kind { pieces: (350, 2048, 1024), ..kind("deep", "3M", "-t ext4 -b 1024 -O ^has_journal") },
+    Kind { pieces: (300, 256 << 10, 1024), ..kind("scattered", "3M", "-t ext2 -b 1024") },
+    kind("one-hash", "2M", "-t ext4 -b 1024 -O ^has_journal"),
     Kind { hashed: (470, 240), ..kind("full-index", "3M", "-t ext4 -b 1024 -I 128") },
     Kind { hashed: (600, 230), ..kind("two-levels", "3M", "-t ext4 -b 1024 -I 128") },
 ];
@@ -69,7 +75,18 @@ const JOURNALS: [Kind; 5] = [
 ];
 
 const fn kind(name: &'static str, size: &'static str, words: &'static str) -> Kind {
-    Kind { name, size, words, hashed: (30, 70) }
+    Kind { name, size, words, hashed: (30, 70), pieces: (40, 8192, 4096) }
+}
+
+/// Ends of names that have one hash, of the oldest kind, and fill more than a block.
+pub(crate) const ONE_HASH: [&str; 14] = [
+    "amMJjP", "e7ZoQp", "fMtUOe", "kGQ4ao", "k2kf8z", "q6x1eD", "rhceGI", "tT5GZB", "uFIwLF",
+    "v6SHKV", "yi5ORq", "ytLGSB", "DdBq2I", "GP9Euy",
+];
+
+/// The name that ends with `end`, one of [`ONE_HASH`].
+pub(crate) fn name_of_one_hash(end: &str) -> String {
+    format!("{end:n>231}")
 }
 
 /// What each base has, seen from the root; orphans have no names.
@@ -119,7 +136,7 @@ impl Base {
 ///
 /// Those of e2fsprogs, which has to be there.
 pub(crate) fn make(of: Of, folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(Failure::at(folder))?;
+    empty(folder).map_err(Failure::at(folder))?;
     let kinds: &[Kind] = if of == Of::Tree { &TREES } else { &JOURNALS };
     for (number, kind) in kinds.iter().enumerate() {
         let path = folder.join(format!("{number:02}-{}.image", kind.name));
@@ -134,12 +151,8 @@ pub(crate) fn make(of: Of, folder: &Path) -> Result<()> {
 ///
 /// Those of the operating system; none is there.
 pub(crate) fn read(of: Of, folder: &Path) -> Result<Vec<Base>> {
-    let entries = fs::read_dir(folder).map_err(Failure::at(folder))?;
-    let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
-    let mut paths = paths.map_err(Failure::at(folder))?;
-    paths.sort();
     let mut bases = Vec::new();
-    for path in paths {
+    for path in paths_in(folder).map_err(Failure::at(folder))? {
         let bytes = fs::read(&path).map_err(Failure::at(&path))?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         bases.push(Base::new(&name, bytes, of));
@@ -150,19 +163,30 @@ pub(crate) fn read(of: Of, folder: &Path) -> Result<Vec<Base>> {
     }
 }
 
+/// Makes `folder`, or takes the files out of it: what other kinds left would be used too.
+pub(crate) fn empty(folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    paths_in(folder)?.iter().try_for_each(fs::remove_file)
+}
+
+/// The files in `folder`, in their order.
+fn paths_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut paths = entries.collect::<std::io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 fn make_one(of: Of, kind: &Kind, path: &Path) -> Result<()> {
     let scratch = tempfile::tempdir().map_err(Failure::at("a scratch folder"))?;
     let scratch = scratch.path();
-    if path.exists() {
-        fs::remove_file(path).map_err(Failure::at(path))?;
-    }
     let id = "00000000-1111-2222-3333-444444444444";
     let inodes = (kind.hashed.0 + 200).to_string();
     let mut mke2fs = tool("mke2fs");
     let _mke2fs = mke2fs.args(["-q", "-F", "-m", "0", "-U", id, "-N", &inodes]);
     let _mke2fs = mke2fs.args(["-E", &format!("hash_seed={id}")]).args(kind.words.split(' '));
     run(mke2fs.arg(path).arg(kind.size), &[0])?;
-    plant(scratch).map_err(Failure::at(scratch))?;
+    plant(scratch, kind.pieces).map_err(Failure::at(scratch))?;
     debugfs(scratch, path, &tree(kind))?;
     run(tool("e2fsck").arg("-fyD").arg(path), &[0, 1])?;
     debugfs(scratch, path, &unusual(kind))?;
@@ -172,15 +196,15 @@ fn make_one(of: Of, kind: &Kind, path: &Path) -> Result<()> {
     }
 }
 
-/// Writes into `folder` what the files of a tree hold.
-fn plant(folder: &Path) -> std::io::Result<()> {
+/// Writes into `folder` what the files of a tree hold, one of them in as many pieces as told.
+fn plant(folder: &Path, (count, step, len): (u64, u64, usize)) -> std::io::Result<()> {
     let _empty = File::create(folder.join("empty"))?;
     fs::write(folder.join("small"), [FILLER; 3000])?;
     fs::write(folder.join("large"), [FILLER; 60_000])?;
     let piece = [FILLER; 4096];
     let pieces = File::create(folder.join("pieces"))?;
-    for number in 0..40 {
-        pieces.write_all_at(&piece, number * 8192)?;
+    for number in 0..count {
+        pieces.write_all_at(&piece[..len], number * step)?;
     }
     // A block of each level of an indirect map.
     let holes = File::create(folder.join("holes"))?;
@@ -206,6 +230,12 @@ fn tree(kind: &Kind) -> String {
     let (count, len) = kind.hashed;
     for number in 0..count {
         commands += &format!("mknod {number:0len$} p\n");
+    }
+    if kind.name == "one-hash" {
+        commands += "ssv def_hash_version legacy\n";
+        for name in ONE_HASH.iter().take(9).map(|end| name_of_one_hash(end)) {
+            commands += &format!("mknod {name} p\n");
+        }
     }
     commands
 }

@@ -6,7 +6,7 @@ use crate::input::{RECORD, STEP};
 /// Kinds of edits.
 const EDITS: u8 = 18;
 /// Kinds of steps.
-const STEPS: u8 = 26;
+const STEPS: u8 = 27;
 
 /// Changes the first `len` bytes of `data`, an input of `target`, by `seed` alone, and returns how
 /// many they are then: no more than `len_max`. Sometimes lets `otherwise` do it.

@@ -9,7 +9,7 @@ use mpage_ext4::{
     At, Existing, File, FileKind, FileSystem, InodeNumber, New, NewAttributes, XattrFlags,
 };
 
-use crate::base::{ACCESS_LIST, NAMES};
+use crate::base::{ACCESS_LIST, NAMES, ONE_HASH, name_of_one_hash};
 use crate::input::{Record, STEP};
 use crate::walk::{given, look};
 
@@ -50,7 +50,7 @@ impl Program {
         let fs = &self.fs;
         match kind - STEP {
             0..=6 | 22 | 23 => self.change_names(record),
-            7..=12 | 17 => self.change_file(record),
+            7..=12 | 17 | 26 => self.change_file(record),
             13 => drop(given(fs.sync())),
             14 | 15 => self.change_extended(record),
             16 => {
@@ -160,6 +160,7 @@ impl Program {
             10 => drop(given(file.punch_hole(range))),
             11 => drop(given(file.zero_range(range, keep_size))),
             12 => drop(given(file.fsync())),
+            26 => drop(given(file.fdatasync())),
             _ => read(&file, &range),
         }
     }
@@ -196,16 +197,23 @@ fn read(file: &File, range: &Range<u64>) {
     let _count = given(file.read_at(&mut bytes, range.end));
 }
 
-/// A name that files of the base have, or one of others that are long and short.
+/// A name that files of the base have, or one of others that are long and short, some of which
+/// cannot be.
 fn name(number: u8) -> Vec<u8> {
     match NAMES.get(usize::from(number)) {
         Some(path) => path.rsplit('/').next().unwrap_or_default().as_bytes().to_vec(),
+        None if number == 29 => vec![b'n'; 300],
+        None if number == 30 => b".".to_vec(),
+        None if number == 31 => b"..".to_vec(),
         None => format!("{number:0len$}", len = usize::from(number) * 73 % 256).into_bytes(),
     }
 }
 
-/// One of names of which each takes much of a block.
+/// One of names of which each takes much of a block; the first ones have one hash.
 fn name_of_many(number: u8) -> Vec<u8> {
+    if let Some(end) = ONE_HASH.get(usize::from(number)) {
+        return name_of_one_hash(end).into_bytes();
+    }
     format!("{number:n>len$}", len = 240 + usize::from(number % 16)).into_bytes()
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::base::Base;
+use crate::base::{self, Base};
 use crate::case::Target;
 use crate::failure::{Failure, Result};
 use crate::input::{Input, Record, STEP};
@@ -43,6 +43,7 @@ const PROGRAMS: [&[(u8, u8, u16, u32)]; 5] = [
         (22, 5, 0x3f00, 0),
         (22, 5, 0x3f40, 0),
         (22, 0, 0x2000, 0),
+        (23, 5, 0x0903, 0),
         (6, 0x28, 0x0103, 0),
         (13, 0, 0, 0),
         (22, 3, 0x3080, 0),
@@ -63,6 +64,7 @@ const PROGRAMS: [&[(u8, u8, u16, u32)]; 5] = [
         (7, 13, 0x2000, 0x0000_0400),
         (13, 0, 0, 0),
         (8, 8, 0, 0x0010_0000),
+        (4, 0, 8, 0),
         (8, 9, 8, 0x0000_1000),
         (17, 9, 0, 0),
         (19, 1, 0, 0),
@@ -97,7 +99,7 @@ const PROGRAMS: [&[(u8, u8, u16, u32)]; 5] = [
 ///
 /// Those of the operating system.
 pub(crate) fn write(target: Target, bases: &[Base], folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(Failure::at(folder))?;
+    base::empty(folder).map_err(Failure::at(folder))?;
     let step = |(kind, one, two, three)| Record { kind: STEP + kind, one, two, three };
     let programs = PROGRAMS.iter().map(|steps| steps.iter().copied().map(step).collect());
     let mut programs: Vec<Vec<Record>> = programs.collect();
