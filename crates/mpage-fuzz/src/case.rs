@@ -16,6 +16,7 @@ use crate::image::Image;
 use crate::input::{Input, Record};
 use crate::program::Program;
 use crate::seeds;
+use crate::tree::tree;
 use crate::walk::{given, walk};
 
 /// Bytes of memory of the cache of most cases.
@@ -139,26 +140,43 @@ impl Case {
     /// When something is not as it has to be.
     pub fn run(self) {
         let Case { target, least_memory, image, steps } = self;
-        if target == Target::Read {
-            let _image = on(image, least_memory, false, walk);
-            return;
-        }
-        let image = on(image, least_memory, true, |fs| {
-            let mut program = Program::new(fs, target != Target::Check);
-            for step in steps {
-                program.step(step);
+        match target {
+            Target::Read => drop(on(image, least_memory, false, walk)),
+            Target::Check => check(image, least_memory, steps),
+            Target::Write | Target::Journal => {
+                let image = on(image, least_memory, true, |fs| {
+                    let mut program = Program::new(fs, true);
+                    steps.into_iter().for_each(|step| program.step(step));
+                    let _closed = given(fs.close());
+                });
+                let _image = on(image, least_memory, false, walk);
             }
-            if target == Target::Check {
-                program.end();
-            }
-            let closed = given(fs.close());
-            assert!(target != Target::Check || closed.is_some(), "it cannot be closed");
-        });
-        if target == Target::Check {
-            e2fsck::check(&image);
         }
-        let _image = on(image, least_memory, false, walk);
     }
+}
+
+/// Does `steps` with `image`, which is not damaged: what is there is there too when it is opened
+/// again, and right.
+fn check(image: Image, least_memory: bool, steps: Vec<Record>) {
+    let mut before = None;
+    let image = on(image, least_memory, true, |fs| {
+        let mut program = Program::new(fs, false);
+        steps.into_iter().for_each(|step| program.step(step));
+        program.end();
+        assert_eq!(fs.read_only(), None, "it is not damaged");
+        before = Some(tree(fs).expect("it can be read"));
+        fs.close().expect("it can be closed");
+    });
+    e2fsck::check(&image);
+    let _image = on(image, least_memory, false, |fs| {
+        let after = tree(fs).expect("it can be read again");
+        let before = before.as_ref().expect("it was open before");
+        let differ = |path: &&Vec<u8>| before.get(*path) != after.get(*path);
+        if let Some(path) = before.keys().chain(after.keys()).find(differ) {
+            let told = [before, &after].map(|tree| tree.get(path).cloned().unwrap_or_default());
+            panic!("{} was\n{}\nand is\n{}", path.escape_ascii(), told[0], told[1]);
+        }
+    });
 }
 
 /// Opens `image`, does `work` if it can be opened, and returns what is left of it.

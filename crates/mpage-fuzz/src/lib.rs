@@ -9,7 +9,7 @@
 //! | images to damage, and where they say something | `base`, `layout`, `places`, `image` |
 //! | what the fuzzer's bytes mean | `input`, `edit`, `program` |
 //! | which ones it begins with, and how it changes them | `seeds`, `mutate` |
-//! | what is done, and what has to hold | `case`, `walk`, `device`, `memory`, `e2fsck` |
+//! | what is done, and what has to hold | `case`, `walk`, `tree`, `device`, `memory`, `e2fsck` |
 //! | what is kept of a case that failed | `reduce`, `text` |
 
 #![forbid(unsafe_code)]
@@ -30,6 +30,7 @@ mod program;
 mod reduce;
 mod seeds;
 mod text;
+mod tree;
 mod walk;
 
 pub use base::Base;
