@@ -150,7 +150,7 @@ impl FileSystem {
     }
 
     /// Learns what has to be known before anything is written, and marks the image.
-    fn begin_writing(&self) -> Result<()> {
+    fn begin_writing(self: &Arc<Self>) -> Result<()> {
         self.metadata.set_zone(self.metadata.read(balloc::zone)?);
         let (free_inodes, free) = self.metadata.read(ialloc::count_free)?;
         {

@@ -21,7 +21,7 @@ use crate::change::Change;
 use crate::checksum::Checksum;
 use crate::error::{Error, Result};
 use crate::features::ORPHAN_PRESENT;
-use crate::file_system::FileSystem;
+use crate::file_system::{Attributes, FileSystem};
 use crate::inode::{FileKind, Inode, InodeNumber, Timestamp};
 use crate::layers::{Attempt, Block};
 use crate::open_inode::OpenInode;
@@ -138,7 +138,7 @@ impl FileSystem {
     /// # Errors
     ///
     /// `Corrupt`; the device's.
-    pub(crate) fn finish_orphans(&self) -> Result<()> {
+    pub(crate) fn finish_orphans(self: &Arc<Self>) -> Result<()> {
         if self.metadata.read(|view| Ok(view.superblock()?.state.get()))? & superblock::ERRORS != 0
         {
             // What is damaged is not to be trusted: e2fsck looks for them.
@@ -159,7 +159,8 @@ impl FileSystem {
     }
 
     /// Removes what `inode` has behind its size, and takes it off the list.
-    fn finish_truncate(&self, inode: InodeNumber) -> Result<()> {
+    fn finish_truncate(self: &Arc<Self>, inode: InodeNumber) -> Result<()> {
+        self.zero_tail(inode)?;
         let mut end = u64::MAX;
         while let Some(left) = self.metadata.change(|change| {
             let mut inode = change.inode(inode)?;
@@ -174,6 +175,20 @@ impl FileSystem {
             end = left;
         }
         Ok(())
+    }
+
+    /// Zeroes what the last block of `inode` has behind its size, durably: who cut it off may not
+    /// have come to that, and it would be back when the file grows. Linux:
+    /// `ext4_block_truncate_page()`, fs/ext4/inode.c.
+    fn zero_tail(self: &Arc<Self>, inode: InodeNumber) -> Result<()> {
+        let Attributes { kind, size, .. } = self.attributes(inode)?;
+        let end = size.next_multiple_of(self.metadata.superblock().block_bytes);
+        if kind != FileKind::Regular || size == end {
+            return Ok(());
+        }
+        let file = self.open_file(inode)?;
+        file.cached().punch_hole(size..end)?;
+        file.fsync()
     }
 
     /// Puts the inodes of the orphan file onto the list.

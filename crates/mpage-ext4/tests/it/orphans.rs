@@ -104,6 +104,29 @@ fn what_is_behind_the_size_of_an_orphan_is_freed() {
 }
 
 #[test]
+fn what_the_last_block_of_an_orphan_had_behind_its_size_does_not_come_back() {
+    for (kind, options) in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), vec![7; 700_000]).unwrap();
+        let image = make(folder.path(), "24M", options);
+        let inode = inode_of(&image, "/file");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), image).unwrap();
+        let commands = [format!("ssv last_orphan {inode}"), "sif file size 3000".into()];
+        set(file.path(), &commands.each_ref().map(String::as_str));
+        let image = Written::open(&fs::read(file.path()).unwrap()).close();
+        let written = Written::open(&image);
+        let longer = written.fs.open_file(inode).unwrap();
+        longer.set_len(5000).unwrap();
+        let mut bytes = vec![9; 5000];
+        assert_eq!(longer.read_at(&mut bytes, 0).unwrap(), 5000);
+        assert_eq!(bytes, [vec![7; 3000], vec![0; 2000]].concat(), "{kind}");
+        drop(longer);
+        let _image = written.close();
+    }
+}
+
+#[test]
 fn a_file_that_was_just_written_goes_with_all_its_room() {
     for (kind, options) in KINDS {
         let written = Written::new("24M", options);
