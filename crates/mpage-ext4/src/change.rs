@@ -39,6 +39,8 @@ pub(crate) struct Change<'a> {
     pub(crate) only_times: bool,
     /// Blocks that it may still take of those that are reserved.
     pub(crate) allowance: u64,
+    /// The directory that gets a name.
+    pub(crate) named_in: Option<InodeNumber>,
     pub(crate) orphans: &'a Orphans,
     /// What becomes of them.
     pub(crate) orphan_edits: orphan::Edits,
@@ -92,6 +94,7 @@ impl<'a> Change<'a> {
             touched: Vec::new(),
             only_times: false,
             allowance: 0,
+            named_in: None,
             orphans,
             orphan_edits: orphan::Edits::default(),
         }

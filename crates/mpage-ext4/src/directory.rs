@@ -23,7 +23,7 @@ use mpage_block::Errno;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-pub(crate) use self::edit::{append, insert, is_empty, make, parent, remove, set, set_parent};
+pub(crate) use self::edit::{append, insert, make, parent, remove, set, set_parent};
 pub(crate) use self::leaf::Name;
 use crate::error::{Error, Result};
 use crate::features::{DIR_INDEX, FILETYPE};

@@ -32,6 +32,7 @@ mod commit;
 mod committer;
 mod create;
 mod directory;
+mod emptiness;
 mod error;
 mod extents;
 mod fallocate;

@@ -14,6 +14,7 @@ use mpage_locks::{Mutex, RwLock};
 use crate::balloc::Zone;
 use crate::change::Change;
 use crate::commit::Commits;
+use crate::emptiness::Watches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inode::InodeNumber;
 use crate::layers::{Attempt, Layers, Stop};
@@ -38,6 +39,7 @@ pub(crate) struct Metadata {
     /// The files that are in memory. Its lock comes behind the metadata lock.
     pub(crate) open: Mutex<BTreeMap<InodeNumber, Arc<OpenInode>>>,
     pub(crate) orphans: Orphans,
+    pub(crate) watches: Watches,
     /// Blocks that the running transaction may have.
     blocks_max: usize,
     /// Why nothing may be written.
@@ -56,6 +58,7 @@ impl Metadata {
             commits: Commits::default(),
             open: Mutex::default(),
             orphans: Orphans::default(),
+            watches: Watches::default(),
             blocks_max: blocks_max.max(2 * CHANGE_BLOCKS_MAX),
             read_only: OnceLock::new(),
         }
@@ -189,6 +192,7 @@ impl Metadata {
                 Ok(result) => {
                     let (touched, more) = (change.take_touched(), !change.only_times);
                     change.orphan_edits.apply(&self.orphans);
+                    change.named_in.into_iter().for_each(|directory| self.watches.tell(directory));
                     let (changed, counts) = change.finish();
                     counts.apply(&mut self.space.lock(), &changed);
                     self.apply(&mut transactions, changed);

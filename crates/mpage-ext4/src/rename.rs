@@ -6,10 +6,13 @@
 //! Linux: `ext4_rename()`, `ext4_cross_rename()`, fs/ext4/namei.c; `do_renameat2()`,
 //! `vfs_rename()`, fs/namei.c.
 
+use std::ops::ControlFlow;
+
 use mpage_block::Errno;
 
 use crate::change::Change;
 use crate::directory::{self, Name};
+use crate::emptiness::Emptiness;
 use crate::error::{Error, Result};
 use crate::file_system::FileSystem;
 use crate::inode::{APPEND_FLAG, FileKind, IMMUTABLE_FLAG, Inode, InodeNumber, Timestamp};
@@ -17,9 +20,6 @@ use crate::layers::Attempt;
 use crate::names;
 use crate::unlink::{lose_name, named};
 use crate::view::View;
-
-/// Directories one below the other at most: more are a damaged image.
-const DEPTH_MAX: usize = 1 << 16;
 
 /// What happens when there is something of the new name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,62 +73,126 @@ impl FileSystem {
             self.warm_up(at.parent, at.name)?;
         }
         names::check(to.name)?;
-        if let Ok(target) = self.lookup(to.parent, to.name) {
-            self.warm_up_all(target)?;
+        if from.parent != to.parent {
+            self.warm_up_above(from, to.parent)?;
+            self.warm_up_above(to, from.parent)?;
         }
         let now = Timestamp::now();
-        let gone = self.metadata.change(|change| {
-            let mut parents = vec![names::directory(change, from.parent, true)?];
-            if from.parent != to.parent {
-                parents.push(names::directory(change, to.parent, false)?);
-            }
-            let source = named(change, &parents[0], from.name)?;
-            let to_parent = &parents[parents.len() - 1];
-            let target = match directory::find(change, to_parent, to.name)? {
-                Some(found) => Some(change.inode(found.inode)?),
-                None => None,
+        loop {
+            let seen = match self.lookup(to.parent, to.name) {
+                Ok(target) if existing == Existing::Replace => self.look_if_empty(target)?,
+                _ => None,
             };
-            let rename = Rename { from, to, parents, source, now };
-            rename.check(change, target.as_ref(), existing)?;
-            match target {
-                Some(target) if target.number == rename.source.number => Ok(None),
-                Some(target) if existing == Existing::Exchange => rename.exchange(change, target),
-                Some(target) => rename.replace(change, target),
-                None => rename.move_away(change),
+            let step = |change: &mut Change<'_>| {
+                let rename = Rename::new(change, (from, to), now)?;
+                rename.make(change, existing, seen.as_ref())
+            };
+            if let ControlFlow::Break(gone) = self.metadata.change(step)? {
+                return self.release_if_gone(gone);
             }
-        })?;
-        self.release_if_gone(gone)
+        }
+    }
+
+    /// Brings what is above `directory` into memory, if `at` is a directory, which must not be
+    /// there: a change that needs it begins again for each block that is not there. What is not as
+    /// it should be the change will see.
+    fn warm_up_above(&self, at: At<'_>, directory: InodeNumber) -> Result<()> {
+        let Ok(moving) = self.lookup(at.parent, at.name) else { return Ok(()) };
+        if self.attributes(moving)?.kind != FileKind::Directory {
+            return Ok(());
+        }
+        let parent = |at| self.metadata.read(|view| parent_of(view, at));
+        match is_above(moving, directory, parent) {
+            Err(error) if matches!(error.kind.errno(), Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(error) => Err(self.metadata.note(error)),
+            Ok(_) => Ok(()),
+        }
     }
 }
 
-/// True when `directory` is `below` or above it.
-fn is_above(view: &View<'_>, directory: InodeNumber, below: InodeNumber) -> Attempt<bool> {
-    let mut at = below;
-    for _ in 0..DEPTH_MAX {
-        if at == directory {
-            return Ok(true);
-        }
-        if at == InodeNumber::ROOT {
-            return Ok(false);
-        }
-        at = directory::parent(view, &directory::inode(view, at)?)?;
-    }
-    let detail = format!("more than {DEPTH_MAX} directories are above directory {below}");
-    Err(Error::corrupt(detail).into())
+fn parent_of(view: &View<'_>, directory: InodeNumber) -> Attempt<InodeNumber> {
+    directory::parent(view, &directory::inode(view, directory)?)
 }
 
-impl Rename<'_> {
+/// True when `directory` is `below` or above it, by what `parent` says of each. That they are a
+/// ring is found as by Brent, "An improved Monte Carlo factorization algorithm", 1980.
+fn is_above<E: From<Error>>(
+    directory: InodeNumber,
+    below: InodeNumber,
+    mut parent: impl FnMut(InodeNumber) -> std::result::Result<InodeNumber, E>,
+) -> std::result::Result<bool, E> {
+    let (mut at, mut seen) = (below, below);
+    let (mut steps, mut steps_max) = (0_u64, 1);
+    while at != directory && at != InodeNumber::ROOT {
+        at = parent(at)?;
+        steps += 1;
+        if at == seen {
+            return Err(Error::corrupt(format!("directory {at} is above itself")).into());
+        }
+        if steps == steps_max {
+            (seen, steps, steps_max) = (at, 0, 2 * steps_max);
+        }
+    }
+    Ok(at == directory)
+}
+
+impl<'a> Rename<'a> {
+    /// Of `from` to `to`.
+    fn new(view: &View<'_>, (from, to): (At<'a>, At<'a>), now: Timestamp) -> Attempt<Rename<'a>> {
+        let mut parents = vec![names::directory(view, from.parent, true)?];
+        if from.parent != to.parent {
+            parents.push(names::directory(view, to.parent, false)?);
+        }
+        let source = named(view, &parents[0], from.name)?;
+        Ok(Rename { from, to, parents, source, now })
+    }
+
+    /// Makes it; returns what is to be freed. Not when one has to look again whether what it
+    /// replaces is empty, which was `seen`.
+    fn make(
+        self,
+        change: &mut Change<'_>,
+        existing: Existing,
+        seen: Option<&Emptiness<'_>>,
+    ) -> Attempt<ControlFlow<Option<InodeNumber>>> {
+        let to_parent = &self.parents[self.parents.len() - 1];
+        let target = match directory::find(change, to_parent, self.to.name)? {
+            Some(found) => Some(change.inode(found.inode)?),
+            None => None,
+        };
+        self.check(change, target.as_ref(), existing)?;
+        let gone = match target {
+            Some(target) if target.number == self.source.number => None,
+            Some(target) if existing == Existing::Exchange => self.exchange(change, target)?,
+            Some(target) => {
+                if target.kind == FileKind::Directory {
+                    let Some(seen) = seen else { return Ok(ControlFlow::Continue(())) };
+                    match seen.of(change, &directory::inode(change, target.number)?)? {
+                        None => return Ok(ControlFlow::Continue(())),
+                        Some(false) => return Err(self.error(Errno::NOTEMPTY).into()),
+                        Some(true) => {}
+                    }
+                }
+                self.replace(change, target)?
+            }
+            None => self.move_away(change)?,
+        };
+        Ok(ControlFlow::Break(gone))
+    }
+
+    fn error(&self, errno: Errno) -> Error {
+        let [from, to] = [self.from.name, self.to.name].map(<[u8]>::escape_ascii);
+        Error::errno(errno, format!("{from} to {to}"))
+    }
+
     fn new_parent(&mut self) -> &mut Inode {
         self.parents.last_mut().expect("there is one")
     }
 
     /// Checks that it may be done.
     fn check(&self, view: &View<'_>, target: Option<&Inode>, existing: Existing) -> Attempt<()> {
-        let fails = |errno| {
-            let detail =
-                format!("{} to {}", self.from.name.escape_ascii(), self.to.name.escape_ascii());
-            Err(Error::errno(errno, detail).into())
-        };
+        let fails = |errno| Err(self.error(errno).into());
+        let parent = |at| parent_of(view, at);
         match (existing, target) {
             (Existing::Keep, Some(_)) => return fails(Errno::EXIST),
             (Existing::Exchange, None) => return fails(Errno::NOENT),
@@ -136,12 +200,12 @@ impl Rename<'_> {
         }
         let is_directory = |inode: &Inode| inode.kind == FileKind::Directory;
         let is_moving = |inode: &Inode| self.parents.len() > 1 && is_directory(inode);
-        if is_moving(&self.source) && is_above(view, self.source.number, self.to.parent)? {
+        if is_moving(&self.source) && is_above(self.source.number, self.to.parent, parent)? {
             return fails(Errno::INVAL);
         }
         let exchanges = existing == Existing::Exchange;
         let above = match target.filter(|target| is_moving(target)) {
-            Some(target) => is_above(view, target.number, self.from.parent)?,
+            Some(target) => is_above(target.number, self.from.parent, parent)?,
             None => false,
         };
         if above {
@@ -160,11 +224,7 @@ impl Rename<'_> {
         match (is_directory(&self.source), is_directory(target)) {
             (true, false) => fails(Errno::NOTDIR),
             (false, true) => fails(Errno::ISDIR),
-            (true, true) => {
-                let target = directory::inode(view, target.number)?;
-                if directory::is_empty(view, &target)? { Ok(()) } else { fails(Errno::NOTEMPTY) }
-            }
-            (false, false) => Ok(()),
+            _ => Ok(()),
         }
     }
 

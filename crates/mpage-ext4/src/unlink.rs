@@ -1,15 +1,17 @@
 //! Names that go: of files, and of empty directories.
 //!
-//! Linux: `ext4_unlink()`, `ext4_rmdir()`, fs/ext4/namei.c; `may_delete()`, fs/namei.c.
+//! Linux: `ext4_unlink()`, `ext4_rmdir()`, `ext4_empty_dir()`, fs/ext4/namei.c; `may_delete()`, fs/namei.c.
 
 use mpage_block::Errno;
 
 use crate::change::Change;
+use crate::emptiness::Emptiness;
 use crate::error::{Error, Result};
 use crate::file_system::FileSystem;
 use crate::inode::{APPEND_FLAG, FileKind, IMMUTABLE_FLAG, Inode, InodeNumber, Timestamp};
 use crate::layers::Attempt;
-use crate::listing::Cookie;
+use crate::rename::At;
+use crate::view::View;
 use crate::{directory, names, orphan};
 
 impl FileSystem {
@@ -56,30 +58,16 @@ impl FileSystem {
         if let Some(errno) = errno {
             return Err(Error::errno(errno, format!("'{}'", name.escape_ascii())));
         }
-        self.warm_up_all(self.lookup(parent, name)?)?;
         let now = Timestamp::now();
-        let gone = self.metadata.change(|change| {
-            let mut parent = names::directory(change, parent, true)?;
-            let mut inode = named(change, &parent, name)?;
-            let fails = |errno, number| Err(Error::errno(errno, format!("inode {number}")).into());
-            if inode.kind != FileKind::Directory {
-                return fails(Errno::NOTDIR, inode.number);
+        loop {
+            let seen = self.look_if_empty(self.lookup(parent, name)?)?;
+            let remove = |change: &mut Change<'_>| {
+                remove_directory(change, At { parent, name }, seen.as_ref(), now)
+            };
+            if let Some(gone) = self.metadata.change(remove)? {
+                return self.release_if_gone(Some(gone));
             }
-            if inode.number == InodeNumber::ROOT {
-                return fails(Errno::BUSY, inode.number);
-            }
-            names::check_flags(&inode, IMMUTABLE_FLAG | APPEND_FLAG)?;
-            if !directory::is_empty(change, &directory::inode(change, inode.number)?)? {
-                return fails(Errno::NOTEMPTY, inode.number);
-            }
-            directory::remove(change, &parent, name)?;
-            parent.lose_directory();
-            (parent.modified, parent.changed) = (now, now);
-            change.put_inode(&parent)?;
-            let _gone = lose_name(change, &mut inode, now)?;
-            Ok(Some(inode.number))
-        })?;
-        self.release_if_gone(gone)
+        }
     }
 
     /// Frees `gone`, a file that has lost its last name, unless somebody has it open.
@@ -89,26 +77,38 @@ impl FileSystem {
             None => Ok(()),
         }
     }
+}
 
-    /// Brings the blocks of `directory`, which is to be empty, into memory, if it is one: a change
-    /// that needs them begins again for each one that is not there. It may be gone by now: the
-    /// change will see.
-    pub(crate) fn warm_up_all(&self, directory: InodeNumber) -> Result<()> {
-        match self.read_while_empty(directory) {
-            Err(error) if matches!(error.kind.errno(), Errno::NOENT | Errno::NOTDIR) => Ok(()),
-            result => result,
-        }
+/// Takes directory `at`, which is empty, out of its parent; returns it. `None` when one has to look
+/// again whether it is empty, which was `seen`.
+fn remove_directory(
+    change: &mut Change<'_>,
+    at: At<'_>,
+    seen: Option<&Emptiness<'_>>,
+    now: Timestamp,
+) -> Attempt<Option<InodeNumber>> {
+    let mut parent = names::directory(change, at.parent, true)?;
+    let mut inode = named(change, &parent, at.name)?;
+    let fails = |errno, number| Err(Error::errno(errno, format!("inode {number}")).into());
+    if inode.kind != FileKind::Directory {
+        return fails(Errno::NOTDIR, inode.number);
     }
-
-    fn read_while_empty(&self, directory: InodeNumber) -> Result<()> {
-        let mut from = Some(Cookie::START);
-        while let Some(cookie) = from {
-            let some = self.read_directory(directory, cookie)?;
-            let is_empty = some.entries.iter().all(|it| matches!(&it.name[..], b"." | b".."));
-            from = some.next.filter(|_| is_empty);
-        }
-        Ok(())
+    if inode.number == InodeNumber::ROOT {
+        return fails(Errno::BUSY, inode.number);
     }
+    names::check_flags(&inode, IMMUTABLE_FLAG | APPEND_FLAG)?;
+    let Some(seen) = seen else { return Ok(None) };
+    match seen.of(change, &directory::inode(change, inode.number)?)? {
+        None => return Ok(None),
+        Some(false) => return fails(Errno::NOTEMPTY, inode.number),
+        Some(true) => {}
+    }
+    directory::remove(change, &parent, at.name)?;
+    parent.lose_directory();
+    (parent.modified, parent.changed) = (now, now);
+    change.put_inode(&parent)?;
+    let _gone = lose_name(change, &mut inode, now)?;
+    Ok(Some(inode.number))
 }
 
 /// The inode that has `name` in `directory`.
@@ -116,10 +116,10 @@ impl FileSystem {
 /// # Errors
 ///
 /// `ENOENT`; `Corrupt`.
-pub(crate) fn named(change: &Change<'_>, directory: &Inode, name: &[u8]) -> Attempt<Inode> {
-    let found = directory::find(change, directory, name)?;
+pub(crate) fn named(view: &View<'_>, directory: &Inode, name: &[u8]) -> Attempt<Inode> {
+    let found = directory::find(view, directory, name)?;
     let number = found.ok_or_else(|| names::no_name(directory.number, name))?.inode;
-    change.inode(number)
+    view.inode(number)
 }
 
 /// Counts a name of `inode` less, a directory's last one, and writes it. Without any it is an

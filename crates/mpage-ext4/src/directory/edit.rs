@@ -3,8 +3,7 @@
 //! A directory never gets smaller. One without an index that has several blocks never gets one:
 //! the order of its entries is that of their places, which is another than that of hashes.
 //!
-//! Linux: `ext4_add_entry()`, `ext4_delete_entry()`, `ext4_init_new_dir()`, `ext4_empty_dir()`,
-//! fs/ext4/namei.c.
+//! Linux: `ext4_add_entry()`, `ext4_delete_entry()`, `ext4_init_new_dir()`, fs/ext4/namei.c.
 
 use mpage::Extent;
 use mpage::units::{DeviceBlock, FileBlock};
@@ -29,6 +28,7 @@ pub(crate) fn insert(
     new: &Name<'_>,
 ) -> Attempt<()> {
     let sb = change.sb;
+    change.named_in = Some(directory.number);
     if is_hashed(sb, directory) {
         return htree::insert(change, directory, new);
     }
@@ -150,38 +150,4 @@ pub(crate) fn append(change: &mut Change<'_>, directory: &mut Inode) -> Attempt<
     directory.size += change.sb.block_bytes;
     let part = Part { directory: directory.number, block };
     Ok(Leaf::empty(change.sb, part, place))
-}
-
-/// True when `directory` has no names but `.` and `..`.
-///
-/// # Errors
-///
-/// `Corrupt`.
-pub(crate) fn is_empty(view: &View<'_>, directory: &Inode) -> Attempt<bool> {
-    if !is_hashed(view.sb, directory) {
-        for block in 0..blocks(view.sb, directory) {
-            if !has_dots_alone(view, &Leaf::read(view, directory, block)?)? {
-                return Ok(false);
-            }
-        }
-        return Ok(true);
-    }
-    let mut walk = htree::Index::read(view, directory)?.walk(0)?;
-    loop {
-        if !has_dots_alone(view, &walk.leaf()?)? {
-            return Ok(false);
-        }
-        if !walk.advance()? {
-            return Ok(true);
-        }
-    }
-}
-
-fn has_dots_alone(view: &View<'_>, leaf: &Leaf) -> Attempt<bool> {
-    for entry in leaf.entries(view.sb) {
-        if !matches!(entry?.name, b"." | b"..") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

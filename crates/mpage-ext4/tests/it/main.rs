@@ -7,6 +7,7 @@ mod content;
 mod creating;
 mod damage;
 mod damaged;
+mod emptying;
 mod faults;
 mod growing;
 mod image;
