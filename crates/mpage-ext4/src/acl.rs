@@ -67,7 +67,8 @@ impl Entry {
     }
 }
 
-/// An access list. Its entries have kinds that there are.
+/// An access list. Its entries have kinds that there are. One without entries says nothing, as none
+/// does. Linux: `ext4_acl_from_disk()`, fs/ext4/acl.c.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct List(Vec<Entry>);
 
@@ -121,6 +122,9 @@ pub(crate) fn is_none(inode: InodeNumber) -> Error {
 /// no list.
 pub(crate) fn created(image: &[u8], mode: u16) -> Option<Created> {
     let mut list = List::of_image(image)?;
+    if list.0.is_empty() {
+        return Some(Created { list: None, mode });
+    }
     list.set_bits(|permissions, asked| permissions & asked, mode);
     let mode = mode & !MODE_BITS | list.bits();
     Some(Created { list: (!list.is_minimal()).then(|| list.image()), mode })
@@ -179,6 +183,9 @@ pub(crate) fn chmod(change: &mut Change<'_>, inode: &mut Inode, permissions: u16
     }
     let Some(image) = xattr::get(change, inode, &Name::of_list(ACCESS))? else { return Ok(()) };
     let mut list = List::of_image(&image).ok_or_else(|| is_none(inode.number))?;
+    if list.0.is_empty() {
+        return Ok(());
+    }
     list.set_bits(|_, permissions| permissions, inode.mode);
     let _changed = set_access(change, inode, &list)?;
     Ok(())
@@ -358,6 +365,8 @@ mod tests {
                 assert_eq!(new.list.is_some(), entries.len() > 3);
             }
         }
+        let new = created(&List(Vec::new()).image(), 0o100_640).unwrap();
+        assert_eq!((new.mode, new.list), (0o100_640, None), "one without entries says nothing");
         let mut changed = list(&LARGE);
         changed.set_bits(|_, permissions| permissions, 0o123);
         let permissions: Vec<u16> = changed.0.iter().map(|entry| entry.permissions).collect();

@@ -14,7 +14,8 @@ use mpage_block::Errno;
 use crate::error::{Error, Result};
 use crate::file_map::FileMap;
 use crate::file_system::FileSystem;
-use crate::inode::{FileKind, InodeNumber, Timestamp};
+use crate::inode::{APPEND_FLAG, FileKind, IMMUTABLE_FLAG, InodeNumber, Timestamp};
+use crate::names;
 use crate::open_inode::OpenInode;
 
 /// Files that are kept in memory though nobody has them open.
@@ -70,8 +71,7 @@ impl FileSystem {
             if let Some(errno) = errno {
                 return Err(Error::errno(errno, format!("inode {number}")));
             }
-            let size_max = inode.size_max(self.metadata.superblock());
-            let open = Arc::new(OpenInode::new(number, size_max, running));
+            let open = Arc::new(OpenInode::new(self.metadata.superblock(), &inode, running));
             let ops = Operations {
                 get_block: Some(Arc::new(FileMap::new(&self.metadata, &open))),
                 alias: Some(Arc::clone(&self.device)),
@@ -183,10 +183,11 @@ impl File {
     ///
     /// # Errors
     ///
-    /// `ENOSPC`; `EFBIG` behind what the map can hold; `EROFS`; those of reading what is covered in
-    /// part.
+    /// `ENOSPC`; `EFBIG` behind what the map can hold; `EPERM` when its flags forbid it; `EROFS`;
+    /// those of reading what is covered in part.
     pub fn write_at(&self, from: &[u8], offset: u64) -> Result<usize> {
-        self.fs.metadata.check_writable()?;
+        let appends = offset >= self.size();
+        self.check_changeable(if appends { IMMUTABLE_FLAG } else { IMMUTABLE_FLAG | APPEND_FLAG })?;
         let written = self.cached.write_at(from, offset)?;
         self.note_modified();
         Ok(written)
@@ -203,6 +204,15 @@ impl File {
             done += self.write_at(&from[done..], offset + done as u64)?;
         }
         Ok(())
+    }
+
+    /// Checks that the image may be written, and that the file has none of the flags `forbidden`.
+    fn check_changeable(&self, forbidden: u32) -> Result<()> {
+        self.fs.metadata.check_writable()?;
+        match self.inode.flags & forbidden {
+            0 => Ok(()),
+            _ => Err(names::flags_forbid(self.inode.number)),
+        }
     }
 
     fn note_modified(&self) {
@@ -232,9 +242,10 @@ impl File {
     ///
     /// # Errors
     ///
-    /// `EFBIG`; `EROFS`; those of reading the last block, or the map.
+    /// `EFBIG`; `EPERM` when its flags forbid it; `EROFS`; those of reading the last block, or the
+    /// map.
     pub fn set_len(&self, size: u64) -> Result<()> {
-        self.fs.metadata.check_writable()?;
+        self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
         let _alone = self.inode.shaping.lock();
         self.cached.set_len(size)?;
         self.note_size(size)
@@ -258,8 +269,9 @@ impl File {
     /// # Errors
     ///
     /// `ENOSPC`, and some may have got a place; `EOPNOTSUPP` of a file without extents; `EFBIG`;
-    /// `EINVAL` of nothing; `EROFS`.
+    /// `EINVAL` of nothing; `EPERM` when its flags forbid it; `EROFS`.
     pub fn allocate(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
+        self.check_changeable(IMMUTABLE_FLAG)?;
         self.check_range(&range)?;
         let _alone = self.inode.shaping.lock();
         let blocks = self.blocks_of(&range);
@@ -276,8 +288,10 @@ impl File {
     ///
     /// # Errors
     ///
-    /// As [`CachedFile::punch_hole`]; `EINVAL` of nothing; `EROFS`.
+    /// As [`CachedFile::punch_hole`]; `EINVAL` of nothing; `EPERM` when its flags forbid it;
+    /// `EROFS`.
     pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
         self.check_range(&range)?;
         let _alone = self.inode.shaping.lock();
         self.cached.punch_hole(range)?;
@@ -292,6 +306,7 @@ impl File {
     ///
     /// As [`allocate`](Self::allocate) and [`punch_hole`](Self::punch_hole).
     pub fn zero_range(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
+        self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
         self.check_range(&range)?;
         {
             let _alone = self.inode.shaping.lock();
@@ -315,7 +330,6 @@ impl File {
     }
 
     fn check_range(&self, range: &Range<u64>) -> Result<()> {
-        self.fs.metadata.check_writable()?;
         let errno = match () {
             () if range.start >= range.end => Errno::INVAL,
             () if range.end > self.inode.size_max => Errno::FBIG,

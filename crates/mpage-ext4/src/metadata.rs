@@ -230,6 +230,11 @@ impl Metadata {
         View::new(&self.sb, self.zone.get().unwrap_or(&NONE), &self.layers, transactions)
     }
 
+    /// What belongs to the file system for ever; `None` if nobody said it yet.
+    pub(crate) fn zone(&self) -> Option<&Zone> {
+        self.zone.get()
+    }
+
     /// Says what belongs to the file system for ever: once, before anything is written.
     pub(crate) fn set_zone(&self, zone: Zone) {
         let _first = self.zone.set(zone);

@@ -67,8 +67,13 @@ pub(crate) fn directory(view: &View<'_>, number: InodeNumber, removes: bool) -> 
 pub(crate) fn check_flags(inode: &Inode, forbidden: u32) -> Result<()> {
     match inode.flags & forbidden {
         0 => Ok(()),
-        _ => Err(Error::errno(Errno::PERM, format!("the flags of inode {}", inode.number))),
+        _ => Err(flags_forbid(inode.number)),
     }
+}
+
+/// The flags of `inode` forbid what is to be done.
+pub(crate) fn flags_forbid(inode: InodeNumber) -> Error {
+    Error::errno(Errno::PERM, format!("the flags of inode {inode}"))
 }
 
 /// What one step of a search came to.

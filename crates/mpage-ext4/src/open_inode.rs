@@ -28,6 +28,8 @@ use mpage::CachedFile;
 /// A file in memory.
 pub(crate) struct OpenInode {
     pub(crate) number: InodeNumber,
+    /// Its flags, which nothing here changes.
+    pub(crate) flags: u32,
     /// The most bytes that its map can hold.
     pub(crate) size_max: u64,
     state: Mutex<State>,
@@ -58,12 +60,13 @@ pub(crate) struct State {
 }
 
 impl OpenInode {
-    /// Of inode `number`, of which nothing is dirty; what `running`, the transaction, has of it may
-    /// not be durable.
-    pub(crate) fn new(number: InodeNumber, size_max: u64, running: u64) -> OpenInode {
+    /// Of `inode`, of which nothing is dirty; what `running`, the transaction, has of it may not be
+    /// durable.
+    pub(crate) fn new(sb: &Superblock, inode: &Inode, running: u64) -> OpenInode {
+        let (number, flags, size_max) = (inode.number, inode.flags, inode.size_max(sb));
         let state = State { changed_in: running, data_changed_in: running, ..State::default() };
         let (state, file, shaping) = (Mutex::new(state), Mutex::default(), Mutex::default());
-        OpenInode { number, size_max, state, file, shaping }
+        OpenInode { number, flags, size_max, state, file, shaping }
     }
 
     /// What is cached of it; `None` when it is not in use any more.

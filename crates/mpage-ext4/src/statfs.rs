@@ -2,10 +2,12 @@
 //!
 //! Linux: `ext4_statfs()`, `ext4_calculate_overhead()`, fs/ext4/super.c.
 
+use crate::balloc::{self, Zone};
 use crate::error::Result;
 use crate::file_system::FileSystem;
 use crate::inode::InodeNumber;
-use crate::{balloc, directory, ialloc};
+
+use crate::{directory, ialloc};
 
 /// How much room an image has, and how much of it is free: what `statfs(2)` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +40,16 @@ impl FileSystem {
             0 => 0,
             inode => self.metadata.read(|view| view.inode(InodeNumber(inode)))?.size,
         };
-        let zone = self.metadata.read(balloc::zone)?;
-        let zone: u64 = zone.iter().map(|part| part.end - part.start).sum();
+        if self.metadata.zone().is_none() {
+            self.metadata.set_zone(self.metadata.read(balloc::zone)?);
+        }
+        let zone: u64 = self
+            .metadata
+            .zone()
+            .into_iter()
+            .flat_map(Zone::iter)
+            .map(|part| part.end - part.start)
+            .sum();
         let overhead = sb.first_data_block + zone + journal / sb.block_bytes;
         let (free, free_files) = match self.metadata.read_only() {
             None => {

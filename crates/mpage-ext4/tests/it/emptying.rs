@@ -10,8 +10,8 @@ use mpage_ext4::{At, Existing, FileSystem, InodeNumber, Options};
 use crate::image::{Opened, open_over};
 use crate::written::{FILE, OWNER, ROOT, Written, check};
 
-/// Names of 250 bytes, of which a block of 1 KiB has three: a directory of them is three times the memory.
-const NAMES: u64 = 2400;
+/// Names of 250 bytes, of which a block of 1 KiB has three: a directory of them is longer than the memory.
+const NAMES: u64 = 1200;
 
 /// Makes directory `name`, which is long and empty.
 fn make_long(fs: &FileSystem, name: &[u8]) {

@@ -198,6 +198,17 @@ fn flags_forbid_changes() {
         let inode = fs.lookup(ROOT, b"file").unwrap();
         assert_eq!(errno(fs.link(inode, ROOT, b"name")), Errno::PERM);
         assert_eq!(errno(fs.set_attributes(inode, &NewAttributes::default())), Errno::PERM);
+        let file = fs.open_file(inode).unwrap();
+        let at_end = file.write_at(b"more", file.size());
+        assert_eq!(at_end.is_ok(), flag == FLAGS[1]);
+        // This one has no extents.
+        let allocated = if flag == FLAGS[0] { Errno::PERM } else { Errno::OPNOTSUPP };
+        assert_eq!(errno(file.allocate(50_000..60_000, true)), allocated);
+        assert_eq!(errno(file.write_at(b"other", 0)), Errno::PERM);
+        assert_eq!(errno(file.set_len(0)), Errno::PERM);
+        assert_eq!(errno(file.set_len(100_000)), Errno::PERM);
+        assert_eq!(errno(file.punch_hole(0..1)), Errno::PERM);
+        assert_eq!(errno(file.zero_range(0..1, true)), Errno::PERM);
         // What may only grow may get names.
         let new = fs.create(folder, b"new", &FILE);
         assert_eq!(new.is_ok(), flag == FLAGS[1]);
