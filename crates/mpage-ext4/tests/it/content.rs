@@ -8,7 +8,7 @@ use mpage::RangeSteps;
 use mpage_block::wrap::Delay;
 use mpage_block::{MemoryDevice, MemoryOptions};
 use mpage_ext4::Options;
-use mpage_locks::atomic::{AtomicBool, Ordering};
+use mpage_locks::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::image::{make, open, open_over};
 use crate::written::{FILE, ROOT, Written, check};
@@ -59,28 +59,43 @@ fn what_is_discarded_is_a_hole() {
     let _image = written.close();
 }
 
+/// How often one thread allocates while another writes.
+const TURNS: u64 = 20_000;
+
 /// Seen to fail: with an allocation that sets the size, though the file had become longer.
 #[test]
 fn room_for_a_file_cuts_nothing_off_that_others_write() {
     let written = Written::new("16M", &["-t", "ext4"]);
+    let inode = written.fs.create(ROOT, b"file", &FILE).unwrap();
+    let file = written.fs.open_file(inode).unwrap();
+    // What is allocated ends before what is written a moment later.
+    let (ends, writes) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut random = fastrand::Rng::with_seed(1);
-    for number in 0..400 {
-        let inode = written.fs.create(ROOT, b"file", &FILE).unwrap();
-        let file = written.fs.open_file(inode).unwrap();
-        thread::scope(|scope| {
-            let _room = scope.spawn(|| {
-                for pages in 1..50 {
-                    file.allocate(0..pages * 4096, false).unwrap();
+    thread::scope(|scope| {
+        let _writer = scope.spawn(|| {
+            for turn in 1..=TURNS {
+                while ends.load(Ordering::SeqCst) < turn {
+                    std::hint::spin_loop();
                 }
-            });
-            (0..random.u32(..100_000)).for_each(|_| std::hint::spin_loop());
-            file.write_all_at(&[7; 100], 1 << 20).unwrap();
+                (0..random.u32(..2000)).for_each(|_| std::hint::spin_loop());
+                file.write_all_at(&[7], turn * 64 + 32).unwrap();
+                writes.store(turn, Ordering::SeqCst);
+            }
         });
-        let mut bytes = [0; 200];
-        assert_eq!(file.read_at(&mut bytes, 1 << 20).unwrap(), 100, "in turn {number}");
-        assert_eq!(bytes[..100], [7; 100]);
-        written.fs.unlink(ROOT, b"file").unwrap();
+        for turn in 1..=TURNS {
+            ends.store(turn, Ordering::SeqCst);
+            file.allocate(turn * 64 - 64..turn * 64, false).unwrap();
+            while writes.load(Ordering::SeqCst) < turn {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    for turn in 1..=TURNS {
+        let mut byte = [0];
+        assert_eq!(file.read_at(&mut byte, turn * 64 + 32).unwrap(), 1, "the file ends");
+        assert_eq!(byte, [7], "of turn {turn}");
     }
+    drop(file);
     let _image = written.close();
 }
 

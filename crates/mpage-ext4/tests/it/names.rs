@@ -37,7 +37,8 @@ fn path(folder: &Path, name: &[u8]) -> std::path::PathBuf {
     folder.join(OsStr::from_bytes(name))
 }
 
-/// A tree with a folder of a few names, of each kind, one of 3000 names, and an empty one.
+/// A tree with a folder of a few names, of each kind, one of so many names that the
+/// index of 1 KiB blocks has two levels, and an empty one.
 fn plant(folder: &Path) {
     for name in ["few", "many", "empty"] {
         fs::create_dir(folder.join(name)).unwrap();
@@ -49,8 +50,8 @@ fn plant(folder: &Path) {
     symlink("a", few.join("link")).unwrap();
     fs::create_dir(few.join("inner")).unwrap();
     let _quiet = run("mkfifo", &[few.join("fifo").to_str().unwrap()]);
-    for number in 0..3000 {
-        let name = name(number, if number % 10 == 0 { 255 } else { 4 + number % 40 });
+    for number in 0..1500 {
+        let name = name(number, if number % 3 == 0 { 255 } else { 4 + number % 40 });
         let file = File::create(path(&folder.join("many"), &name)).unwrap();
         file.set_len(number as u64).unwrap();
     }
