@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use mpage::RangeSteps;
-use mpage_block::wrap::Delay;
-use mpage_block::{MemoryDevice, MemoryOptions};
+use mpage_block::wrap::{Delay, DeviceOp, Effect, Fault, Rule, Times};
+use mpage_block::{BioOp, BlockDevice, Errno, MemoryDevice, MemoryOptions};
 use mpage_ext4::Options;
 use mpage_locks::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -97,6 +97,39 @@ fn room_for_a_file_cuts_nothing_off_that_others_write() {
     }
     drop(file);
     let _image = written.close();
+}
+
+/// Seen to fail: with a sync that removes blocks, and leaves the size.
+#[test]
+fn a_sync_gives_a_file_the_size_that_a_failed_truncate_did_not() {
+    let written = Written::new("16M", &["-t", "ext4"]);
+    let inode = written.fs.create(ROOT, b"file", &FILE).unwrap();
+    let file = written.fs.open_file(inode).unwrap();
+    // Every second block: the map has more runs than the inode has room for.
+    for block in (0..600).step_by(2) {
+        file.write_all_at(&[7; 4096], block * 4096).unwrap();
+    }
+    drop(file);
+    let image = written.close();
+    let memory = Arc::new(MemoryDevice::from_contents(&image, MemoryOptions::default()));
+    let fault = Arc::new(Fault::new(Arc::clone(&memory) as _));
+    let how = Options { commit_interval: Duration::ZERO, ..Options::default() };
+    let device = Arc::clone(&fault) as Arc<dyn BlockDevice>;
+    let options = mpage::Options::default();
+    let opened = open_over(device, image.len() as u64, &options, &how).unwrap();
+    let file = opened.fs.open_file(inode).unwrap();
+    let (op, effect) = (Some(DeviceOp::Bio(BioOp::Read)), Effect::Fail(Errno::IO));
+    let _rule = fault.add(Rule { op, sectors: None, times: Times::All, effect });
+    let error = file.set_len(8192).unwrap_err();
+    assert_eq!((error.kind.errno(), file.size()), (Errno::IO, 8192));
+    fault.clear();
+    file.fsync().unwrap();
+    drop(file);
+    opened.fs.close().unwrap();
+    let image = memory.contents();
+    check(&image);
+    let attributes = open(&image).unwrap().fs.attributes(inode).unwrap();
+    assert_eq!((attributes.size, attributes.sectors), (8192, 8));
 }
 
 /// Seen to fail: with all that is settled put into the map.
