@@ -4,6 +4,7 @@
 
 use crate::balloc::{self, Zone};
 use crate::error::Result;
+use crate::features::HAS_JOURNAL;
 use crate::file_system::FileSystem;
 use crate::inode::InodeNumber;
 
@@ -37,7 +38,7 @@ impl FileSystem {
     pub fn statfs(&self) -> Result<Room> {
         let sb = self.metadata.superblock();
         let journal = match sb.journal_inode {
-            0 => 0,
+            inode if inode == 0 || !sb.features.compat(HAS_JOURNAL) => 0,
             inode => self.metadata.read(|view| view.inode(InodeNumber(inode)))?.size,
         };
         if self.metadata.zone().is_none() {

@@ -8,7 +8,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{
-    CSUM_SEED, EXT_ATTR, Features, LARGE_FILE, META_BG, METADATA_CSUM, RECOVER, SIXTY_FOUR_BIT,
+    CSUM_SEED, EXT_ATTR, Features, HAS_JOURNAL, LARGE_FILE, META_BG, METADATA_CSUM, ORPHAN_PRESENT,
+    RECOVER, SIXTY_FOUR_BIT,
 };
 use crate::inode::Timestamp;
 
@@ -404,6 +405,12 @@ impl Superblock {
         }
         if self.first_inode < 11 || self.first_inode > self.inodes {
             return wrong("first inode:", self.first_inode.into());
+        }
+        if self.features.compat(HAS_JOURNAL) && self.journal_inode > self.inodes {
+            return wrong("inode of the journal:", self.journal_inode.into());
+        }
+        if self.features.ro_compat(ORPHAN_PRESENT) && self.orphan_file_inode > self.inodes {
+            return wrong("inode of the orphan file:", self.orphan_file_inode.into());
         }
         if self.reserved_descriptor_blocks > self.block_bytes / 4 {
             return wrong("reserved blocks of descriptors:", self.reserved_descriptor_blocks);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use mpage_block::Errno;
+
 use crate::balloc::Zone;
 use crate::error::Error;
 use crate::group::{self, Group};
@@ -82,10 +84,12 @@ impl View<'_> {
     ///
     /// # Errors
     ///
-    /// `Corrupt` when there is no such inode.
+    /// `ENOENT` when the image has no such inode: its own names of inodes were checked, and this is
+    /// a caller's.
     pub(crate) fn inode_place(&self, number: InodeNumber) -> Attempt<InodePlace> {
         if number.0 == 0 || number.0 > self.sb.inodes {
-            return Err(Error::corrupt(format!("there is no inode {number}")).into());
+            let detail = format!("the image has no inode {number}");
+            return Err(Error::errno(Errno::NOENT, detail).into());
         }
         let index = number.0 - 1;
         let group = self.group((index / self.sb.inodes_per_group).into())?;

@@ -6,10 +6,13 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use mpage_ext4::{At, Existing, FileKind, FileSystem, InodeNumber, NewAttributes, XattrFlags};
+use mpage_block::Errno;
+use mpage_ext4::{
+    At, ErrorKind, Existing, FileKind, FileSystem, InodeNumber, NewAttributes, XattrFlags,
+};
 
 use crate::image::{make, open, run};
-use crate::written::{FILE, OWNER, Written};
+use crate::written::{FILE, OWNER, ROOT, Written};
 
 /// Images of each kind, each damaged in another way.
 const IMAGES: u64 = 300;
@@ -150,4 +153,25 @@ fn a_damaged_image_is_changed_as_far_as_it_is_right() {
             }
         }
     }
+}
+
+#[test]
+fn a_number_that_no_inode_has_is_no_damage() {
+    let written = Written::new("8M", &["-t", "ext4"]);
+    for number in [0, u32::MAX] {
+        let inode = InodeNumber(number);
+        let fs = &written.fs;
+        for result in [
+            fs.attributes(inode).map(drop),
+            fs.lookup(inode, b"name").map(drop),
+            fs.open_file(inode).map(drop),
+            fs.create(inode, b"name", &FILE).map(drop),
+            fs.link(inode, ROOT, b"name"),
+            fs.set_attributes(inode, &NewAttributes::default()),
+        ] {
+            assert_eq!(result.unwrap_err().kind, ErrorKind::Errno(Errno::NOENT));
+        }
+        assert_eq!(fs.read_only(), None);
+    }
+    let _image = written.close();
 }
