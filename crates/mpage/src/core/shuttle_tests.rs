@@ -11,11 +11,13 @@ use mpage_mem::{Arena, ArenaOptions};
 use shuttle::rand::Rng;
 
 use super::*;
-use crate::address_space::Operations;
+use crate::address_space::{Operations, SyncMode};
 use crate::backing_dev::BackingDev;
 use crate::error::Result;
 use crate::filemap;
 use crate::get_block::{Extent, GetBlock, MapRequest};
+use crate::may_wait::MayWait;
+use crate::page_tree::Mark;
 use crate::readahead::Readahead;
 use crate::truncate::{set_size, zero_range};
 use crate::units::{BlockSize, FileBlock, PAGE_BYTES, PageIndex};
@@ -121,6 +123,31 @@ fn shuttle_what_is_dirty_behind_a_removal_has_room() {
         let dirty: BTreeSet<u64> = dirty.map(|block| block as u64).collect();
         drop(pin);
         assert!(dirty.is_subset(&room.0.lock()), "{dirty:?} are dirty");
+        mapping.abandon();
+        drop(core);
+    });
+}
+
+/// Y x failing C: a sync finds a page that it took into its snapshot, or is told of the error that
+/// took the page out of it.
+///
+/// Failed when the error was recorded before the page was taken out, and nothing told the sync
+/// then.
+#[test]
+fn shuttle_a_failed_page_is_in_the_snapshot_of_a_sync_or_the_sync_is_told() {
+    check(schedules(), || {
+        let (core, mapping) = mapping(4);
+        assert_eq!(filemap::write(&mapping, 0, &[1; 512]).expect("there is room"), 512);
+        let space = Arc::clone(&mapping);
+        let cleaner = spawn("cleaner", move || {
+            let pin = space.pin(PageIndex(0)).expect("it is dirty");
+            space.note_failed(&pin.lock(&MayWait::no_bio_held()), Errno::IO);
+        });
+        let recorded = mapping.errors.recorded();
+        let _pages = mapping.splice(&(0..PAGE_BYTES), SyncMode::DataIntegrity);
+        cleaner.expect("a thread").join().expect("no panic");
+        let is_told = mapping.errors.recorded() != recorded;
+        assert!(is_told || mapping.next_marked(0..1, Mark::ToSync).is_some());
         mapping.abandon();
         drop(core);
     });

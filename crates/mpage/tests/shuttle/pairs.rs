@@ -175,7 +175,8 @@ impl GetBlock for Failing {
 
 /// As above, when it is the block map that fails.
 ///
-/// Failed when the walk took the page out of the sync's snapshot, and nothing told the sync.
+/// Failed when the walk took the page out of the sync's snapshot, and nothing told the sync: in one
+/// of some hundred thousand orders.
 #[test]
 fn shuttle_sync_beside_a_block_map_that_fails() {
     check(|| {
