@@ -1,6 +1,7 @@
 //! Names that go: of files, and of empty directories.
 //!
-//! Linux: `ext4_unlink()`, `ext4_rmdir()`, `ext4_empty_dir()`, fs/ext4/namei.c; `may_delete()`, fs/namei.c.
+//! Linux: `ext4_unlink()`, `ext4_rmdir()`, `ext4_empty_dir()`, fs/ext4/namei.c; `may_delete()`,
+//! fs/namei.c.
 
 use mpage_block::Errno;
 

@@ -1,16 +1,19 @@
 //! Directories that are removed: how it is found out that they are empty.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use mpage_block::wrap::{DeviceOp, Trace};
 use mpage_block::{BioOp, BlockDevice, Errno, MemoryDevice, MemoryOptions};
 use mpage_ext4::{At, Existing, FileSystem, InodeNumber, Options};
+use mpage_locks::atomic::{AtomicBool, Ordering};
 
 use crate::image::{Opened, open_over};
 use crate::written::{FILE, OWNER, ROOT, Written, check};
 
-/// Names of 250 bytes, of which a block of 1 KiB has three: a directory of them is longer than the memory.
+/// Names of 250 bytes, of which a block of 1 KiB has three: a directory of them is longer than the
+/// memory.
 const NAMES: u64 = 1200;
 
 /// Makes directory `name`, which is long and empty.
@@ -64,11 +67,10 @@ fn a_directory_that_gets_a_name_is_not_removed() {
     let written = Written::new("24M", &["-t", "ext4", "-b", "1024"]);
     let fs = &written.fs;
     let inode = fs.create(ROOT, b"file", &FILE).unwrap();
-    let is_over = std::sync::atomic::AtomicBool::new(false);
-    let order = std::sync::atomic::Ordering::SeqCst;
-    std::thread::scope(|scope| {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
         let _names = scope.spawn(|| {
-            while !is_over.load(order) {
+            while !is_over.load(Ordering::SeqCst) {
                 let Ok(directory) = fs.lookup(ROOT, b"directory") else { continue };
                 if fs.link(inode, directory, b"name").is_ok() {
                     assert_eq!(fs.lookup(ROOT, b"directory").unwrap(), directory);
@@ -78,17 +80,13 @@ fn a_directory_that_gets_a_name_is_not_removed() {
         });
         for _ in 0..3000 {
             let _new = fs.mkdir(ROOT, b"directory", 0o755, OWNER).unwrap();
-            while let Err(error) = remove(fs) {
+            while let Err(error) = fs.rmdir(ROOT, b"directory") {
                 assert_eq!(error.kind.errno(), Errno::NOTEMPTY);
             }
         }
-        is_over.store(true, order);
+        is_over.store(true, Ordering::SeqCst);
     });
     let _image = written.close();
-}
-
-fn remove(fs: &FileSystem) -> mpage_ext4::Result<()> {
-    fs.rmdir(ROOT, b"directory")
 }
 
 #[test]
