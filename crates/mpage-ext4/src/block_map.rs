@@ -69,7 +69,7 @@ pub(crate) fn unwrite(
 ) -> Attempt<Option<u64>> {
     match inode.has_extents() {
         true => extents::unwrite(change, inode, blocks),
-        false => Err(indirect::no_unwritten(inode).into()),
+        false => Err(indirect::no_unwritten(inode.number).into()),
     }
 }
 

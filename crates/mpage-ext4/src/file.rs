@@ -14,9 +14,9 @@ use mpage_block::Errno;
 use crate::error::{Error, Result};
 use crate::file_map::FileMap;
 use crate::file_system::FileSystem;
-use crate::inode::{APPEND_FLAG, FileKind, IMMUTABLE_FLAG, InodeNumber, Timestamp};
-use crate::names;
+use crate::inode::{APPEND_FLAG, EXTENTS_FLAG, FileKind, IMMUTABLE_FLAG, InodeNumber, Timestamp};
 use crate::open_inode::OpenInode;
+use crate::{indirect, names};
 
 /// Files that are kept in memory though nobody has them open.
 const CLOSED_MAX: usize = 1024;
@@ -215,6 +215,14 @@ impl File {
         }
     }
 
+    /// Checks that blocks of it can be mapped and unwritten.
+    fn check_extents(&self) -> Result<()> {
+        match self.inode.flags & EXTENTS_FLAG {
+            0 => Err(indirect::no_unwritten(self.inode.number)),
+            _ => Ok(()),
+        }
+    }
+
     fn note_modified(&self) {
         self.inode.lock().modified = Some(Timestamp::now());
     }
@@ -273,6 +281,7 @@ impl File {
     pub fn allocate(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
         self.check_changeable(IMMUTABLE_FLAG)?;
         self.check_range(&range)?;
+        self.check_extents()?;
         let _alone = self.inode.shaping.lock();
         let blocks = self.blocks_of(&range);
         self.map.allocate(blocks)?;
@@ -294,9 +303,10 @@ impl File {
         self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
         self.check_range(&range)?;
         let _alone = self.inode.shaping.lock();
-        self.cached.punch_hole(range)?;
+        let punched = self.cached.punch_hole(range);
+        // It may have been in part.
         self.note_modified();
-        Ok(())
+        Ok(punched?)
     }
 
     /// Makes byte `range` read as zeros, with room for all of it; the file grows to hold it unless
@@ -308,10 +318,13 @@ impl File {
     pub fn zero_range(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
         self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
         self.check_range(&range)?;
+        self.check_extents()?;
         {
             let _alone = self.inode.shaping.lock();
-            self.cached.zero_range(range.clone())?;
+            let zeroed = self.cached.zero_range(range.clone());
+            // It may have been in part.
             self.note_modified();
+            zeroed?;
         }
         self.allocate(range, keep_size)
     }

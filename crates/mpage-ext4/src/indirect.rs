@@ -108,8 +108,8 @@ fn run(view: &View<'_>, inode: &Inode, numbers: &[u8], block: u64) -> Attempt<Ex
 }
 
 /// Unwritten blocks, which `inode` cannot have.
-pub(crate) fn no_unwritten(inode: &Inode) -> Error {
-    let detail = format!("inode {} has no extents, and no blocks that are unwritten", inode.number);
+pub(crate) fn no_unwritten(inode: InodeNumber) -> Error {
+    let detail = format!("inode {inode} has no extents, and no blocks that are unwritten");
     Error::errno(Errno::OPNOTSUPP, detail)
 }
 
@@ -146,7 +146,7 @@ fn narrow(block: u64) -> Attempt<u32> {
 
 /// See [`block_map::insert`](crate::block_map::insert).
 pub(crate) fn insert(change: &mut Change<'_>, inode: &mut Inode, run: &Extent) -> Attempt<()> {
-    let Place::Mapped(to) = run.place else { return Err(no_unwritten(inode).into()) };
+    let Place::Mapped(to) = run.place else { return Err(no_unwritten(inode.number).into()) };
     let sectors = change.sb.block_bytes / 512;
     let mut done = 0;
     while done < run.count {

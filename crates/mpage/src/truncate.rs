@@ -166,6 +166,8 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
         true => note_removal(space, (&written, room), began, true),
         false => {
             let _number = space.note_direct_write(began);
+            forget_edge(space, &(range.start..head_end), &may_wait);
+            forget_edge(space, &(tail_start..range.end), &may_wait);
             Ok(())
         }
     };
@@ -450,6 +452,18 @@ fn zero_page(
     space.page(pin.id()).set_uptodate(freed);
     let kept = kept.without(holes);
     Ok(kept.is_empty() || store.finish(kept, 0) != Dirtied::Detached)
+}
+
+/// A removal failed behind [`zero_edge`]: the device has what the blocks wholly inside `edge` hold.
+fn forget_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) {
+    let Some(pin) = space.pin(PageIndex::of(edge.start)).filter(|_| !edge.is_empty()) else {
+        return;
+    };
+    let page = pin.lock(may_wait);
+    if !page.is_detached() {
+        let (freed, _) = blocks_of_edge(space, edge);
+        space.page(page.id()).clear_uptodate(freed.without(page.word().dirty()));
+    }
 }
 
 /// The sectors of `clean` blocks of a page that are nowhere on the device.
