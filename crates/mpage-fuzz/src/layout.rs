@@ -75,7 +75,10 @@ impl Layout {
         let superblock = SUPERBLOCK..SUPERBLOCK + CHUNK;
         let tables = self.tables.iter().flatten().chain(&self.descriptors);
         let all = tables.chain([&superblock]).filter(|range| !range.is_empty());
-        all.flat_map(|range| range.start / CHUNK..range.end.div_ceil(CHUNK)).collect()
+        let mut zone = BTreeSet::new();
+        // Damaged, many of them may be in one place.
+        all.for_each(|range| zone.extend(range.start / CHUNK..range.end.div_ceil(CHUNK)));
+        zone
     }
 }
 
