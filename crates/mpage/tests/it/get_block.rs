@@ -49,6 +49,41 @@ fn fresh_blocks_forget_their_alias_on_the_device() {
     }
 }
 
+/// Statement 46, for a write of the device's own mapping that is on its way, and fails: its bytes
+/// are dirty again then, since the page has other blocks too.
+///
+/// Seen to fail: with what is cached dropped once, before that write ended.
+#[test]
+fn fresh_blocks_forget_an_alias_whose_write_fails() {
+    let bench = Bench::new(1024, 0);
+    let dev = bench.mapping().dev();
+    let block = BlockSize::new(1024).unwrap();
+    let identity = Arc::new(Identity::new(bench.stack.top(), block));
+    let ops = Operations { get_block: Some(identity), ..Operations::default() };
+    let device = bench.cache.add_mapping(dev, block, 64 << 20, ops).unwrap();
+    let raw = CachedFile::new(Arc::clone(&device), true);
+    bench.map.answer(|request| {
+        Ok(Extent { fresh: true, ..Extent::mapped(request.first, DeviceBlock(40), 1) })
+    });
+    let map: Arc<dyn GetBlock> = bench.map.clone();
+    let ops = Operations { get_block: Some(map), alias: Some(device), ..Operations::default() };
+    let file = CachedFile::new(bench.cache.add_mapping(dev, block, 0, ops).unwrap(), true);
+    raw.write_all_at(&[9; 4096], 40 * 1024).unwrap();
+    bench.stack.hold_page(10);
+    bench.stack.fail(BioOp::Write, Times::First(1), Errno::IO);
+    raw.start_writing(0..64 << 20).unwrap();
+    file.write_all_at(&[1; 1024], 0).unwrap();
+    let synced = spawn(move || file.fsync());
+    still_waits(&synced);
+    bench.stack.let_go();
+    synced.join().unwrap().unwrap();
+    assert_eq!(errno(raw.fsync()), Errno::IO, "of the write that failed");
+    raw.fsync().unwrap();
+    let firsts: Vec<u8> =
+        bench.stack.bytes(40 << 10..44 << 10).chunks(1024).map(|block| block[0]).collect();
+    assert_eq!(firsts, [1, 9, 9, 9]);
+}
+
 /// Statement 46, for a page in several fresh runs: each is forgotten.
 ///
 /// Seen to fail: with only the last fresh run of a page kept for `forget_alias`.
