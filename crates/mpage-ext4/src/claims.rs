@@ -78,17 +78,16 @@ impl Claims {
 
     /// The data of `blocks` is where it was to be, as far as they are claimed.
     pub(crate) fn settle(&mut self, blocks: &Range<u64>) {
-        for (run, claim) in self.inside(blocks) {
-            if !claim.settled {
-                self.0.insert(run, Claim { settled: true, ..claim });
-            }
+        let runs: Vec<_> = self.inside(blocks).filter(|(_, claim)| !claim.settled).collect();
+        for (run, claim) in runs {
+            self.0.insert(run, Claim { settled: true, ..claim });
         }
     }
 
     /// Gives up the claims of `blocks`; returns the places of those whose bits are not set.
     pub(crate) fn remove(&mut self, blocks: &Range<u64>) -> Vec<Range<u64>> {
         let runs = self.inside(blocks);
-        let places = runs.into_iter().filter(|(_, claim)| !claim.unwritten).map(|(run, claim)| {
+        let places = runs.filter(|(_, claim)| !claim.unwritten).map(|(run, claim)| {
             run.start.wrapping_add(claim.shift)..run.end.wrapping_add(claim.shift)
         });
         let places = places.collect();
@@ -98,22 +97,24 @@ impl Claims {
         places
     }
 
-    fn inside(&self, blocks: &Range<u64>) -> Vec<(Range<u64>, Claim)> {
-        if blocks.start >= blocks.end {
-            return Vec::new();
-        }
-        let runs = self.0.overlapping(blocks);
-        let inside = |run: &Range<u64>| run.start.max(blocks.start)..run.end.min(blocks.end);
-        runs.map(|(run, claim)| (inside(run), *claim)).collect()
+    fn inside(&self, blocks: &Range<u64>) -> impl Iterator<Item = (Range<u64>, Claim)> {
+        // The map takes no empty range.
+        let within = Some(blocks.clone()).filter(|blocks| blocks.start < blocks.end);
+        within.into_iter().flat_map(|blocks| {
+            let runs = self.0.overlapping(blocks.clone());
+            runs.map(move |(run, claim)| {
+                (run.start.max(blocks.start)..run.end.min(blocks.end), *claim)
+            })
+        })
     }
 
-    /// The settled runs before block `end`, `max` at most.
-    pub(crate) fn settled(&self, max: usize, end: u64) -> Vec<Settled> {
-        let settled = self.0.iter().filter(|(run, claim)| claim.settled && run.start < end);
-        let run = |(blocks, claim): (&Range<u64>, &Claim)| Settled {
-            blocks: blocks.start..blocks.end.min(end),
-            to: blocks.start.wrapping_add(claim.shift),
+    /// The settled runs among `blocks`, `max` at most.
+    pub(crate) fn settled(&self, max: usize, blocks: &Range<u64>) -> Vec<Settled> {
+        let settled = self.inside(blocks).filter(|(_, claim)| claim.settled);
+        let run = |(run, claim): (Range<u64>, Claim)| Settled {
+            to: run.start.wrapping_add(claim.shift),
             unwritten: claim.unwritten,
+            blocks: run,
         };
         settled.take(max).map(run).collect()
     }
@@ -147,7 +148,10 @@ mod tests {
         claims.settle(&(12..14));
         assert!(claims.find(10).unwrap().fresh && !claims.find(13).unwrap().fresh);
         assert!(!claims.is_settled());
-        assert_eq!(claims.settled(9, 20), [Settled { blocks: 12..14, to: 112, unwritten: false }]);
+        assert_eq!(
+            claims.settled(9, &(0..20)),
+            [Settled { blocks: 12..14, to: 112, unwritten: false }]
+        );
         claims.settle(&(0..100));
         assert!(claims.is_settled());
         assert_eq!(claims.counts(), (10, 1), "what was settled in pieces is one run");

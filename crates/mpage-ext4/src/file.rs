@@ -16,6 +16,7 @@ use crate::file_map::FileMap;
 use crate::file_system::FileSystem;
 use crate::inode::{APPEND_FLAG, EXTENTS_FLAG, FileKind, IMMUTABLE_FLAG, InodeNumber, Timestamp};
 use crate::open_inode::OpenInode;
+use crate::view::View;
 use crate::{indirect, names};
 
 /// Files that are kept in memory though nobody has them open.
@@ -49,10 +50,10 @@ impl FileSystem {
 
     /// Inode `number` in memory, open once more.
     fn open_inode(&self, number: InodeNumber) -> Result<Arc<OpenInode>> {
-        let read = |view: &crate::view::View<'_>| view.inode(number);
-        let running = self.metadata.running();
-        // No change is under way: the inode cannot be freed between the look and the entry.
-        self.metadata.read_and(read, |inode| {
+        let read = |view: &View<'_>| Ok((view.inode(number)?, view.transactions.running.number));
+        // No change is under way: between the look and the entry the inode cannot be freed, and
+        // no transaction can change it.
+        self.metadata.read_and(read, |(inode, running)| {
             let mut all = self.metadata.open.lock();
             if let Some(open) = all.get(&number) {
                 let mut state = open.lock();
@@ -78,7 +79,7 @@ impl FileSystem {
                 ..Operations::default()
             };
             let mapping = self.cache.add_mapping(&self.dev, self.block, inode.size, ops)?;
-            open.set_file(Some(CachedFile::new(mapping, true)));
+            let _none = open.set_file(Some(CachedFile::new(mapping, true)));
             open.lock().opens = 1;
             let _none = all.insert(number, Arc::clone(&open));
             Ok(open)
@@ -121,16 +122,20 @@ impl FileSystem {
         }
     }
 
-    /// Forgets a file that nobody has open and of which nothing is dirty; false when it has to
-    /// stay.
+    /// Forgets a file that nobody has open and of which all is durable; false when it has to stay:
+    /// what is on its way, or not flushed, would be nobody's if it failed, and who opens the file
+    /// next would not find it.
     fn forget(&self, number: InodeNumber) -> bool {
+        if !self.metadata.open.lock().contains_key(&number) {
+            return true;
+        }
         let Ok(inode) = self.metadata.read(|view| view.inode(number)) else { return false };
         let mut all = self.metadata.open.lock();
         let Some(open) = all.get(&number) else { return true };
         let file = open.file();
         // The inode may not know the size yet.
         let is_ahead =
-            |file: &CachedFile| file.mapping().dirty_count() > 0 || file.size() != inode.size;
+            |file: &CachedFile| !file.mapping().is_durable() || file.size() != inode.size;
         let mut state = open.lock();
         if state.opens > 0 {
             state.is_listed = false;
@@ -141,8 +146,10 @@ impl FileSystem {
         }
         drop(state);
         let open = all.remove(&number).expect("it was there");
+        // Before it can be opened again.
+        let file = open.set_file(None);
         drop(all);
-        open.set_file(None);
+        drop(file);
         true
     }
 }
@@ -359,3 +366,6 @@ impl File {
         start..end
     }
 }
+
+#[cfg(test)]
+mod tests;

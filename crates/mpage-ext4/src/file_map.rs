@@ -97,11 +97,6 @@ impl FileMap {
         Ok(Extent { fresh: true, ..Extent::mapped(hole.first, DeviceBlock(run.start), count) })
     }
 
-    /// The size of the file in memory.
-    fn size(&self) -> u64 {
-        self.open.file().map_or(0, |file| file.size())
-    }
-
     /// Where `block` should be: behind the block before it.
     pub(crate) fn goal(&self, view: &View<'_>, block: u64) -> Attempt<u64> {
         if let Some(before) = block.checked_sub(1) {
@@ -114,7 +109,8 @@ impl FileMap {
     }
 
     /// Puts what is settled into the map, in as many changes as it takes, and brings the inode up
-    /// to date. `size_bytes` gives the size that the file has, if all up to there was written.
+    /// to date. `size_bytes` gives the size that the file has, if all up to there was written. It
+    /// goes through the file once, however fast more is settled.
     ///
     /// # Errors
     ///
@@ -124,9 +120,10 @@ impl FileMap {
         if self.metadata.read_only().is_some() && !self.is_ahead()? {
             return Ok(());
         }
-        loop {
-            let step = |change: &mut Change<'_>| self.map_some(change, size_bytes);
-            let left = self.metadata.change_and(step, |step, _| {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            let step = |change: &mut Change<'_>| self.map_some(change, first, size_bytes);
+            from = self.metadata.change_and(step, |step, _| {
                 let mut state = self.open.lock();
                 let mut space = self.metadata.space.lock();
                 for run in &step.runs {
@@ -139,30 +136,38 @@ impl FileMap {
                 if state.modified == step.modified {
                     state.modified = None;
                 }
-                step.runs.len() == RUNS_MAX
+                let last = step.runs.last().filter(|_| step.runs.len() == RUNS_MAX);
+                last.map(|run| run.blocks.end)
             })?;
-            if !left {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// True when the map, or the inode, does not know all.
     fn is_ahead(&self) -> Result<bool> {
+        let Some(file) = self.open.file() else { return Ok(false) };
         let inode = self.metadata.read(|view| self.inode(view))?;
-        Ok(self.open.lock().is_ahead() || self.size() != inode.size)
+        Ok(self.open.lock().is_ahead() || file.size() != inode.size)
     }
 
-    fn map_some(&self, change: &mut Change<'_>, size_bytes: &dyn Fn() -> u64) -> Attempt<Step> {
+    /// Maps some of what is settled from block `first` on.
+    fn map_some(
+        &self,
+        change: &mut Change<'_>,
+        first: u64,
+        size_bytes: &dyn Fn() -> u64,
+    ) -> Attempt<Step> {
+        // A file that was forgotten meanwhile is another one's by now, who knows its size.
+        let Some(file) = self.open.file() else { return Ok(Step::default()) };
         let mut inode = self.inode(change)?;
         let (runs, modified, nodes) = {
             let state = self.open.lock();
             // What a direct write has put behind the end so far is not the file's yet.
-            let end = self.size().div_ceil(change.sb.block_bytes);
-            (state.claims.settled(RUNS_MAX, end), state.modified, state.nodes())
+            let end = file.size().div_ceil(change.sb.block_bytes);
+            (state.claims.settled(RUNS_MAX, &(first..end)), state.modified, state.nodes())
         };
         change.allowance = nodes;
-        let size = size_on_device(change.sb.block_bytes, &runs, &inode, size_bytes, self.size());
+        let size = size_on_device(change.sb.block_bytes, &runs, &inode, size_bytes, file.size());
         let more_than_times = !runs.is_empty() || size != inode.size;
         if !more_than_times && modified.is_none() {
             return Ok(Step { runs, modified, inode: None, nodes_used: 0 });
@@ -243,6 +248,7 @@ impl FileMap {
 }
 
 /// What one change of [`FileMap::bring_up_to_date`] did.
+#[derive(Default)]
 struct Step {
     runs: Vec<Settled>,
     modified: Option<Timestamp>,

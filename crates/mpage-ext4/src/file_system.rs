@@ -261,8 +261,9 @@ impl Drop for FileSystem {
         // Who wants to know calls it before.
         let _unknown = self.close();
         // A file in memory and what is cached of it keep each other.
-        for (_, open) in std::mem::take(&mut *self.metadata.open.lock()) {
-            open.set_file(None);
+        let all = std::mem::take(&mut *self.metadata.open.lock());
+        for (_, open) in all {
+            drop(open.set_file(None));
         }
     }
 }

@@ -74,11 +74,10 @@ impl OpenInode {
         self.file.lock().clone()
     }
 
-    /// Says what is cached of it.
-    pub(crate) fn set_file(&self, file: Option<CachedFile>) {
-        let before = std::mem::replace(&mut *self.file.lock(), file);
-        // It may be the last, and then asks its map.
-        drop(before);
+    /// Says what is cached of it. What was is the caller's to drop, with no lock held: it may be
+    /// the last, and then asks its map.
+    pub(crate) fn set_file(&self, file: Option<CachedFile>) -> Option<CachedFile> {
+        std::mem::replace(&mut *self.file.lock(), file)
     }
 
     /// Its state, locked.

@@ -119,8 +119,12 @@ impl FileSystem {
         if let Some(file) = open.file() {
             file.set_len(0)?;
         }
-        let _open = self.metadata.open.lock().remove(&inode);
-        open.set_file(None);
+        let file = {
+            let mut all = self.metadata.open.lock();
+            let _open = all.remove(&inode);
+            open.set_file(None)
+        };
+        drop(file);
         self.free_orphan(inode)
     }
 

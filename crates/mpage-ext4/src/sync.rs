@@ -68,7 +68,7 @@ impl FileSystem {
             let Some(file) = open.file() else { continue };
             let size = file.size();
             // What is written is known of by its claims, or in the map already.
-            let is_written = file.mapping().dirty_count() == 0 && open.lock().claims.is_settled();
+            let is_written = file.mapping().is_written() && open.lock().claims.is_settled();
             let map = FileMap::new(&self.metadata, &open);
             let outcome = match is_written {
                 true => map.bring_up_to_date(&|| file.size().min(size)),

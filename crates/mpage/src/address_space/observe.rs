@@ -103,4 +103,16 @@ impl AddressSpace {
     pub fn dirty_count(&self) -> usize {
         self.lock().dirty
     }
+
+    /// True when the device has all that was stored: no page is dirty, or on its way.
+    pub fn is_written(&self) -> bool {
+        let state = self.lock();
+        !state.counts_as_dirty() && state.writeback == 0
+    }
+
+    /// True when the device has all that was stored, and a flush has covered it: the mapping can be
+    /// closed, whatever the device does then.
+    pub fn is_durable(&self) -> bool {
+        self.is_written() && self.last_write() <= self.dev.flushed()
+    }
 }
