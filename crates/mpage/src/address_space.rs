@@ -19,6 +19,8 @@
 //!    the exchange that set it until its result has been recorded.
 //! 4. `dirty`, `writeback` and `failed` count the marks Dirty and Writeback and the flag FAILED.
 //! 5. The size is lowered, and its removal registered, before a page of the removed range goes.
+//! 6. What a page has behind the size is zeros, but for stores under way: one that is to make the
+//!    file longer is in `growing`, and removals of its page wait for it, so that it does.
 //!
 //! Linux: `struct address_space`, include/linux/fs.h; the four lists are those of 2.5.
 
@@ -110,6 +112,8 @@ struct State {
     removals: Vec<(u64, Range<u64>)>,
     /// Removals that began so far.
     removals_begun: u64,
+    /// Pages of stores that may let the file grow.
+    growing: Vec<PageIndex>,
     dirty: usize,
     writeback: usize,
     failed: usize,
@@ -211,7 +215,8 @@ pub(crate) enum Dirtied {
     Done,
     /// The page left the mapping: the store is in nobody's page.
     Detached,
-    /// The page's range is being removed and the size was not moved: wait and store again.
+    /// The file was cut meanwhile, and what was stored behind its end is being zeroed: wait and
+    /// store again.
     Removing,
 }
 
@@ -256,6 +261,7 @@ impl AddressSpace {
                     in_flight: Vec::new(),
                     next_number: 1,
                     removals: Vec::new(),
+                    growing: Vec::new(),
                     removals_begun: 0,
                     dirty: 0,
                     writeback: 0,
@@ -418,7 +424,8 @@ impl AddressSpace {
         }
         self.note_dirty(&mut state, store.id(), store.index(), sectors, now_ns);
         if end > self.size() {
-            if state.removing(store.index()) {
+            // A removal that has registered waits for a store that had registered before.
+            if state.removing(store.index()) && !state.growing.contains(&store.index()) {
                 return Dirtied::Removing;
             }
             self.size.store(end, Ordering::SeqCst);
@@ -476,6 +483,18 @@ impl State {
 
     fn removing(&self, index: PageIndex) -> bool {
         self.removals.iter().any(|(_, range)| range.contains(&index.0))
+    }
+
+    fn removal_at(&self, index: PageIndex, begun: u64) -> RemovalAt {
+        match self.removing(index) {
+            true => RemovalAt::UnderWay,
+            false if self.removals_begun != begun => RemovalAt::Since,
+            false => RemovalAt::None,
+        }
+    }
+
+    fn grows_in(&self, pages: &Range<u64>) -> bool {
+        self.growing.iter().any(|index| pages.contains(&index.0))
     }
 
     /// Registers `pages` as being removed, unless some of them are.

@@ -269,13 +269,15 @@ fn try_store(
     if store.entered().has(FILLING) && !stale.is_empty() {
         return Tried::Filling;
     }
-    match space.removal_at(pin.index(), begun) {
+    if store.make_writable().is_err() {
+        return Tried::NoFrame;
+    }
+    // Nothing is waited for from here on: removals wait for the growth.
+    let (removal, _growth) = space.begin_growth(pin.index(), begun, end);
+    match removal {
         RemovalAt::None => {}
         RemovalAt::Since => return Tried::Again,
         RemovalAt::UnderWay => return Tried::Removing,
-    }
-    if store.make_writable().is_err() {
-        return Tried::NoFrame;
     }
     store.write(offset, content);
     match store.finish(sectors, end) {

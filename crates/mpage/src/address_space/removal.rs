@@ -2,6 +2,26 @@
 
 use super::*;
 
+/// A store that may let the file grow. A removal of its page waits for it, so it is short: what it
+/// stores behind the end would stay there, in nobody's file, if the file could not grow any more.
+pub(crate) struct Growth<'a> {
+    space: &'a AddressSpace,
+    index: PageIndex,
+}
+
+impl Drop for Growth<'_> {
+    fn drop(&mut self) {
+        let mut state = self.space.lock();
+        let at = state.growing.iter().position(|index| *index == self.index);
+        let _ended = state.growing.swap_remove(at.expect("it was registered"));
+        let awaited = !state.removals.is_empty();
+        drop(state);
+        if awaited {
+            self.space.changed.notify();
+        }
+    }
+}
+
 /// What removals mean to a store that has entered its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RemovalAt {
@@ -16,11 +36,19 @@ pub(crate) enum RemovalAt {
 
 impl AddressSpace {
     /// Begins the removal of `pages`: nobody inserts a page there, or lets the size grow there,
-    /// before [`end_removal`](Self::end_removal). Waits for an overlapping removal.
+    /// before [`end_removal`](Self::end_removal). Waits for an overlapping removal, and for stores
+    /// that let the size grow there.
     pub(crate) fn begin_removal(&self, pages: &Range<u64>) {
         loop {
             let ticket = self.changed.ticket();
-            if self.try_begin_removal(pages) {
+            if self.lock().begin_removal(pages) {
+                break;
+            }
+            self.changed.wait(ticket);
+        }
+        loop {
+            let ticket = self.changed.ticket();
+            if !self.lock().grows_in(pages) {
                 return;
             }
             self.changed.wait(ticket);
@@ -29,7 +57,8 @@ impl AddressSpace {
 
     /// As [`begin_removal`](Self::begin_removal), without waiting; false when it would have to.
     pub(crate) fn try_begin_removal(&self, pages: &Range<u64>) -> bool {
-        self.lock().begin_removal(pages)
+        let mut state = self.lock();
+        !state.grows_in(pages) && state.begin_removal(pages)
     }
 
     /// Ends a removal.
@@ -51,12 +80,25 @@ impl AddressSpace {
     /// What removals mean to a store into page `index`, entered, for which room was set aside when
     /// `begun` had begun.
     pub(crate) fn removal_at(&self, index: PageIndex, begun: u64) -> RemovalAt {
-        let state = self.lock();
-        match state.removing(index) {
-            true => RemovalAt::UnderWay,
-            false if state.removals_begun != begun => RemovalAt::Since,
-            false => RemovalAt::None,
-        }
+        self.lock().removal_at(index, begun)
+    }
+
+    /// As [`removal_at`](Self::removal_at), for a store up to byte `end` of the file. When there is
+    /// none, and the file would grow, also what keeps removals away until it has.
+    pub(crate) fn begin_growth(
+        &self,
+        index: PageIndex,
+        begun: u64,
+        end: u64,
+    ) -> (RemovalAt, Option<Growth<'_>>) {
+        let mut state = self.lock();
+        let removal = state.removal_at(index, begun);
+        let grows = removal == RemovalAt::None && end > self.size();
+        let growth = grows.then(|| {
+            state.growing.push(index);
+            Growth { space: self, index }
+        });
+        (removal, growth)
     }
 
     /// Waits until page `index` is in no range that is being removed.

@@ -43,6 +43,25 @@ fn shuttle_truncate_against_read() {
     });
 }
 
+/// S x T: what was stored behind the end while the file could not grow is in no file when it does.
+///
+/// Failed when removals did not wait for stores that let the file grow.
+#[test]
+fn shuttle_a_store_that_was_given_up_leaves_nothing_behind_the_end() {
+    check(|| {
+        let rig = Build::pages(1).rig();
+        rig.file.set_len(512).unwrap();
+        let file = rig.file.clone();
+        let remover = spawn(move || file.punch_hole(0..512).unwrap());
+        let stored = rig.file.try_write_at(&stamp(512, 512, 1), 512).unwrap();
+        remover.join().unwrap();
+        rig.file.set_len(1024).unwrap();
+        let expected = (stored > 0).then_some(1);
+        assert_eq!(read_versions(&rig.file, 512, 512), vec![expected; 64]);
+        rig.end();
+    });
+}
+
 /// S x T, contract 86 to 88: either the write came first and is gone, or it came last and grew the
 /// file over zeros.
 ///
