@@ -148,6 +148,8 @@ fn shuttle_a_failed_page_is_in_the_snapshot_of_a_sync_or_the_sync_is_told() {
         cleaner.expect("a thread").join().expect("no panic");
         let is_told = mapping.errors.recorded() != recorded;
         assert!(is_told || mapping.next_marked(0..1, Mark::ToSync).is_some());
+        // Else the mapping stays for whoever is to be told.
+        assert_eq!(mapping.check_error(&mapping.errors.sample()), Some(Errno::IO));
         mapping.abandon();
         drop(core);
     });
