@@ -160,6 +160,20 @@ impl BackingDev {
     pub(crate) fn end_read(&self) {
         let before = self.reads_in_flight.fetch_sub(1, Ordering::SeqCst);
         assert!(before > 0, "a read that ended had begun");
+        if before == 1 {
+            self.bio_ended.notify();
+        }
+    }
+
+    /// Waits until nothing is at the device, or being made for it.
+    pub(crate) fn wait_until_idle(&self) {
+        loop {
+            let ticket = self.bio_ended.ticket();
+            if !self.has_bios() && self.reads_in_flight.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            self.bio_ended.wait(ticket);
+        }
     }
 
     /// True while the device has as many reads as it has use for: those that nobody waits for stay

@@ -81,7 +81,8 @@ const SPARE_NODES: u32 = 24;
 /// A page cache with a fixed amount of memory, over any number of devices and files. Several may
 /// live in one process; nothing is global.
 ///
-/// Dropping it writes what is dirty, as far as the devices let it. Whoever needs to know calls
+/// Dropping it writes what is dirty, as far as the devices let it, and waits until nothing is under
+/// way at them, so that they can be opened again. Whoever needs to know how that went calls
 /// [`sync`](Self::sync) before. Files still open must be dropped first.
 pub struct PageCache {
     core: Arc<Core>,
@@ -260,6 +261,10 @@ impl Drop for PageCache {
         for mapping in self.core.mappings.release_all() {
             mapping.abandon();
         }
+        // What is read ahead for nobody holds its device, which others may want to open now.
+        let devices: Vec<_> =
+            self.core.mappings.all().iter().map(|it| Arc::clone(it.dev())).collect();
+        devices.iter().for_each(|dev| dev.wait_until_idle());
     }
 }
 

@@ -10,6 +10,7 @@ use mpage::units::{BlockSize, PageIndex};
 use mpage::{Advice, CachedFile, Operations, Options, PageCache, PinnedPage};
 use mpage_block::wrap::{DeviceOp, Times};
 use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions};
+use mpage_locks::atomic::{AtomicBool, Ordering};
 
 use crate::rig::{options, pattern};
 use crate::stack::{Blocks, Stack, errno, pages, spawn, wait_until};
@@ -584,4 +585,30 @@ fn who_starts_a_fetch_is_called_when_it_has_ended() {
     assert!(start(200..201));
     assert!(is_called() && !is_cached(&ahead.file, 200), "what failed is told by the next read");
     ahead.read(200, 1);
+}
+
+/// A device can be opened again when the cache that had it is gone.
+///
+/// Seen to fail: without the wait for reads that are under way.
+#[test]
+fn dropping_a_cache_waits_for_what_is_read_ahead_for_nobody() {
+    let Ahead { stack, file, cache } = Ahead::new(64 << 20);
+    stack.delay.hold_only(|_| true);
+    file.advise(pages(0, 16), Advice::WillNeed).unwrap();
+    drop(file);
+    let released = Arc::new(AtomicBool::new(false));
+    let dropper = {
+        let released = Arc::clone(&released);
+        spawn(move || {
+            drop(cache);
+            released.load(Ordering::SeqCst)
+        })
+    };
+    for _ in 0..1000 {
+        std::thread::yield_now();
+    }
+    released.store(true, Ordering::SeqCst);
+    stack.delay.hold_only(|_| false);
+    assert!(stack.delay.release_all() > 0, "a read was held");
+    assert!(dropper.join().unwrap(), "the cache was gone while a read was under way");
 }
