@@ -262,9 +262,8 @@ impl Drop for PageCache {
             mapping.abandon();
         }
         // What is read ahead for nobody holds its device, which others may want to open now.
-        let devices: Vec<_> =
-            self.core.mappings.all().iter().map(|it| Arc::clone(it.dev())).collect();
-        devices.iter().for_each(|dev| dev.wait_until_idle());
+        let left = self.core.mappings.all();
+        left.iter().for_each(|mapping| mapping.dev().wait_until_idle());
     }
 }
 

@@ -31,6 +31,7 @@ use mpage_locks::thread::{self, JoinHandle};
 use crate::address_space::{AddressSpace, FailurePolicy, SyncMode};
 use crate::backing_dev::BackingDev;
 use crate::clock::nanos;
+use crate::completion;
 use crate::core::Core;
 use crate::error::{ErrorKind, Result};
 use crate::event::Ticket;
@@ -81,9 +82,11 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         self.dev.work.notify();
-        // The flusher itself may hold the last reference to a mapping that owns it: then it ends by
-        // itself once this returns.
-        let thread = self.thread.take().filter(|thread| !thread::is_current(thread));
+        // The flusher itself, or a completion that it waits for, may hold the last reference to a
+        // mapping that owns it: then it ends by itself once this returns.
+        let waits =
+            |thread: &JoinHandle<()>| !thread::is_current(thread) && !completion::is_running();
+        let thread = self.thread.take().filter(waits);
         if let Some(Err(panic)) = thread.map(JoinHandle::join) {
             std::panic::resume_unwind(panic);
         }

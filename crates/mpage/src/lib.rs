@@ -70,6 +70,7 @@ mod address_space;
 mod backing_dev;
 mod cache;
 mod clock;
+mod completion;
 mod core;
 mod depth;
 mod device_flush;

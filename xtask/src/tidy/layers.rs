@@ -7,7 +7,7 @@ use crate::workspace::Manifest;
 
 /// The modules of crate `mpage`, lowest layer first. A module names its own layer and those below.
 const MODULES: &[&[&str]] = &[
-    &["units", "error", "stats", "may_wait"],
+    &["units", "error", "stats", "may_wait", "completion"],
     &[
         "clock",
         "depth",

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use mpage_block::wrap::Delay;
 use mpage_block::{Errno, MemoryDevice, MemoryOptions};
 use mpage_locks::Mutex;
 use mpage_locks::thread::spawn;
@@ -15,7 +16,9 @@ use crate::address_space::{Operations, SyncMode};
 use crate::backing_dev::BackingDev;
 use crate::error::Result;
 use crate::filemap;
+use crate::flusher::Flusher;
 use crate::get_block::{Extent, GetBlock, MapRequest};
+use crate::identity::Identity;
 use crate::may_wait::MayWait;
 use crate::page_tree::Mark;
 use crate::readahead::Readahead;
@@ -215,4 +218,31 @@ fn shuttle_error_while_the_last_open_is_told_and_closes() {
         schedules,
     );
     println!("schedules: {schedules}");
+}
+
+/// Close x end of I/O: a file that is gone with the end of its last read does not keep its device
+/// from ending what its flusher waits for.
+///
+/// Failed when the flusher was waited for wherever the last reference was dropped.
+#[test]
+fn shuttle_the_end_of_a_read_waits_for_no_flusher() {
+    check(schedules(), || {
+        let (core, _mapping) = mapping(4);
+        let memory = Arc::new(MemoryDevice::new(4096, MemoryOptions::default()));
+        let delay = Arc::new(Delay::manual(memory));
+        let dev = Arc::new(BackingDev::new(core.next_id(), delay.clone()));
+        let flusher = Flusher::start(&core, &dev).expect("a thread");
+        let block = BlockSize::new(512).expect("a sector");
+        let map = Arc::new(Identity::new(delay.clone(), block));
+        let ops = Operations { get_block: Some(map), ..Operations::default() };
+        let mapping = AddressSpace::new(&core, &dev, block, 4096, ops, Some(Box::new(flusher)));
+        let _number = dev.number_write(false);
+        dev.want_flush();
+        let refused = Readahead::new(&mapping).start_fetch(&mapping, &(0..4096), Box::new(|| {}));
+        assert!(refused.is_none(), "a frame is free");
+        delay.wait_for_held(2);
+        drop(mapping);
+        // The device ends one after the other.
+        while delay.release_next() {}
+    });
 }

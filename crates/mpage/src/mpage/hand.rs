@@ -8,6 +8,7 @@ use mpage_mem::FrameId;
 
 use super::map::Run;
 use crate::address_space::{AddressSpace, Ended};
+use crate::completion;
 use crate::may_wait::MayWait;
 use crate::page::PageId;
 use crate::turn::{Rank, TurnGuard};
@@ -114,11 +115,12 @@ impl<'a> Hand<'a> {
         let began = space.dev().failed_flushes();
         let (bytes, submitted_ns) = (bio.bytes(), self.space.core().clock.now_ns());
         let write = self.space.dev().write_submitted();
-        bio.on_completion(move |result| {
+        let ended = move |result| {
             let took_ns = space.core().clock.now_ns().saturating_sub(submitted_ns);
             space.dev().write_ended(write, bytes, took_ns);
             complete(&space, pages, (number, began), durable, result);
-        });
+        };
+        bio.on_completion(move |result| completion::run(move || ended(result)));
         if let Err(refused) = bio.submit(&**self.space.dev().block()) {
             refused.bio.complete(Err(refused.error));
         }

@@ -10,6 +10,7 @@ use mpage_locks::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::map::{Mapper, Run};
 use crate::address_space::{AddressSpace, PagePin};
+use crate::completion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::get_block::{GetBlock, Purpose};
@@ -288,10 +289,11 @@ impl Reader<'_> {
         stats.bytes_read.add(bio.bytes());
         let batch = Arc::clone(self.batch);
         self.space.dev().begin_read();
-        bio.on_completion(move |result| {
+        let ended = move |result| {
             batch.space.dev().end_read();
             batch.parts_ended(&pages, result);
-        });
+        };
+        bio.on_completion(move |result| completion::run(move || ended(result)));
         if let Err(refused) = bio.submit(&**self.space.dev().block()) {
             refused.bio.complete(Err(refused.error));
         }
