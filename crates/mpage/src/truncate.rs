@@ -143,8 +143,12 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
     space.begin_removal(&pages);
     let written = range.start..written_end(space, &range);
     let may_wait = MayWait::no_bio_held();
-    let head = zero_edge(space, &(range.start..head_end), &may_wait);
-    let zeroed = head.and_then(|()| zero_edge(space, &(tail_start..range.end), &may_wait));
+    let edges = [range.start..head_end, tail_start..range.end];
+    let (mut zeroed, mut count) = (Ok(()), 0);
+    while zeroed.is_ok() && count < edges.len() {
+        zeroed = zero_edge(space, &edges[count], &may_wait);
+        count += usize::from(zeroed.is_ok());
+    }
     // What is dropped while its blocks stay would be read as the device has it: lost, maybe.
     if zeroed.is_ok() {
         remove(space, &range);
@@ -166,8 +170,7 @@ pub(crate) fn zero_range(space: &AddressSpace, range: &Range<u64>, room: Room) -
         true => note_removal(space, (&written, room), began, true),
         false => {
             let _number = space.note_direct_write(began);
-            forget_edge(space, &(range.start..head_end), &may_wait);
-            forget_edge(space, &(tail_start..range.end), &may_wait);
+            edges[..count].iter().for_each(|edge| forget_edge(space, edge, &may_wait));
             Ok(())
         }
     };
@@ -395,13 +398,26 @@ fn blocks_of_edge(space: &AddressSpace, edge: &Range<u64>) -> (SectorMask, Secto
 /// neither read nor written, and what was dirty in them is dropped. Of blocks partly inside the
 /// rest is kept, and they are written, unless they are holes.
 fn zero_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) -> Result<()> {
-    while let Some(pin) = bring_in(space, edge, may_wait)? {
-        if zero_page(space, pin, edge, may_wait)? {
-            space.wait_for_writes(edge);
-            return Ok(());
+    let mut began = false;
+    let mut attempt = || {
+        let Some(pin) = bring_in(space, edge, may_wait)? else { return Ok(true) };
+        began = true;
+        zero_page(space, pin, edge, may_wait)
+    };
+    let zeroed = loop {
+        match attempt() {
+            Ok(true) => break Ok(()),
+            Ok(false) => {}
+            Err(error) => break Err(error),
         }
+    };
+    match zeroed {
+        Ok(()) => space.wait_for_writes(edge),
+        // What was dirty there may be no more.
+        Err(_) if began => forget_edge(space, edge, may_wait),
+        Err(_) => {}
     }
-    Ok(())
+    zeroed
 }
 
 /// Zeroes bytes `edge` of a page. False: it changed, begin again.
@@ -454,16 +470,22 @@ fn zero_page(
     Ok(kept.is_empty() || store.finish(kept, 0) != Dirtied::Detached)
 }
 
-/// A removal failed behind [`zero_edge`]: the device has what the blocks wholly inside `edge` hold.
+/// A removal failed behind [`zero_edge`]: the device has what the blocks wholly inside `edge` hold,
+/// but for what somebody stored before the removal began and is dirty, or not durable.
 fn forget_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) {
     let Some(pin) = space.pin(PageIndex::of(edge.start)).filter(|_| !edge.is_empty()) else {
         return;
     };
+    pin.wait_until(may_wait, |word| word.has(FROZEN) || !word.has_stores());
     let page = pin.lock(may_wait);
-    if !page.is_detached() {
-        let (freed, _) = blocks_of_edge(space, edge);
-        space.page(page.id()).clear_uptodate(freed.without(page.word().dirty()));
+    if page.is_detached() {
+        return;
     }
+    space.wait_for_writes(&(page.index().start()..page.index().end()));
+    let (freed, _) = blocks_of_edge(space, edge);
+    let content = space.page(page.id());
+    let (_, written) = content.written();
+    content.clear_uptodate(freed.without(page.word().dirty()).without(written));
 }
 
 /// The sectors of `clean` blocks of a page that are nowhere on the device.

@@ -196,6 +196,26 @@ fn a_range_that_cannot_be_zeroed_is_what_the_device_has() {
     }
 }
 
+/// A hole whose first edge cannot be read leaves what is on its way at the other as it is.
+///
+/// Seen to fail: with both edges read again from the device, whatever was done of them.
+#[test]
+fn a_hole_that_fails_does_not_show_what_a_write_under_way_replaces() {
+    let stack = Stack::new(1 << 20);
+    let rig = Rig::over(stack.top(), 512, 1 << 20);
+    rig.file.write_all_at(&pattern(1, 4096, 4096), 4096).unwrap();
+    stack.hold(BioOp::Write);
+    rig.file.start_writing(0..8192).unwrap();
+    stack.delay.wait_for_held(1);
+    stack.fail(BioOp::Read, Times::First(1), Errno::IO);
+    let punched = rig.file.punch_hole(4000..8000);
+    assert_eq!(punched.unwrap_err().kind.errno(), Errno::IO);
+    let mut bytes = [0; 4096];
+    assert_eq!(rig.file.read_at(&mut bytes, 4096).unwrap(), 4096);
+    stack.let_go();
+    assert!(bytes[..] == pattern(1, 4096, 4096));
+}
+
 /// Statement 93: what follows a collapsed range moves to its front, and not a byte else changes.
 #[test]
 fn a_collapsed_range_is_exact_at_both_edges() {
