@@ -91,7 +91,8 @@ impl<'a> Checkers<'a> {
         if let Some(how) = self.simulate(On::Ext4, self.programs / EXT4_SHARE)? {
             return Ok(Some(Caught { by: "sim", how }));
         }
-        let test = self.site.cargo(&["test", "--package", "mpage-ext4", "--test", "it"], "");
+        let test =
+            self.site.cargo(&["test", "--package", "mpage-ext4", "--lib", "--test", "it"], "");
         Ok(failed_test(test)?.map(|how| Caught { by: "test", how }))
     }
 
