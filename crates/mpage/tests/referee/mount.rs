@@ -73,21 +73,26 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let _starting = STARTING.lock();
-        if self.mounted {
-            ended("umount", Command::new("umount").arg(&self.point));
+        if self.mounted && !ended("umount", Command::new("umount").arg(&self.point)) {
+            // A test that failed has a file there: the mount goes with it.
+            let _gone = ended("umount", Command::new("umount").arg("--lazy").arg(&self.point));
         }
         if let Some(device) = &self.device {
-            ended("losetup", Command::new("losetup").args(["--detach", device]));
+            let _gone = ended("losetup", Command::new("losetup").args(["--detach", device]));
         }
         tracing::debug!(folder = %self.folder.path().display(), "the file system is gone");
     }
 }
 
-/// Says so when a program fails: what is dropped cannot fail a test that has failed already.
-fn ended(name: &str, command: &mut Command) {
+/// True when a program ends well, and says so when not: what is dropped cannot fail a test that has
+/// failed already.
+fn ended(name: &str, command: &mut Command) -> bool {
     match command.status() {
-        Ok(status) if status.success() => {}
-        other => eprintln!("{name}: {other:?}"),
+        Ok(status) if status.success() => true,
+        other => {
+            eprintln!("{name}: {other:?}");
+            false
+        }
     }
 }
 
