@@ -16,6 +16,7 @@ use mpage_locks::{Condvar, Mutex};
 use crate::error::Result;
 use crate::layers::Block;
 use crate::metadata::Metadata;
+use crate::patience;
 
 /// Who commits, and how far it came.
 #[derive(Default)]
@@ -80,6 +81,7 @@ impl Metadata {
     ///
     /// The device's: nothing is lost, and the next commit tries it again.
     pub(crate) fn commit(&self, number: u64) -> Result<()> {
+        patience::check()?;
         let Some(turn) = self.commits.begin(number) else { return Ok(()) };
         let blocks = {
             let mut transactions = self.transactions.write();

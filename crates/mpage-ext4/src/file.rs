@@ -17,7 +17,7 @@ use crate::file_system::FileSystem;
 use crate::inode::{APPEND_FLAG, EXTENTS_FLAG, FileKind, IMMUTABLE_FLAG, InodeNumber, Timestamp};
 use crate::open_inode::OpenInode;
 use crate::view::View;
-use crate::{indirect, names};
+use crate::{indirect, names, patience};
 
 /// Files that are kept in memory though nobody has them open.
 const CLOSED_MAX: usize = 1024;
@@ -38,7 +38,7 @@ impl FileSystem {
     /// # Errors
     ///
     /// `EISDIR` of a directory, `EINVAL` of anything else that has no content; `ENOENT` when its
-    /// last name is gone and nobody has it open; `Corrupt`; the device's.
+    /// last name is gone, and nobody has it open or holds it; `Corrupt`; the device's.
     pub fn open_file(self: &Arc<Self>, inode: InodeNumber) -> Result<File> {
         let open = self.open_inode(inode)?;
         let cached = open.file().expect("it is open");
@@ -54,17 +54,18 @@ impl FileSystem {
         // No change is under way: between the look and the entry the inode cannot be freed, and
         // no transaction can change it.
         self.metadata.read_and(read, |(inode, running)| {
+            let has_users = inode.links > 0 || self.metadata.holds.lock().contains_key(&number);
             let mut all = self.metadata.open.lock();
             if let Some(open) = all.get(&number) {
                 let mut state = open.lock();
-                // Without a name and an open it is about to be freed.
-                if state.opens > 0 || inode.links > 0 {
+                // Without a name, an open and a hold it is about to be freed.
+                if state.opens > 0 || has_users {
                     state.opens += 1;
                     return Ok(Arc::clone(open));
                 }
             }
             let errno = match inode.kind {
-                FileKind::Regular if inode.links > 0 => None,
+                FileKind::Regular if has_users => None,
                 FileKind::Regular => Some(Errno::NOENT),
                 FileKind::Directory => Some(Errno::ISDIR),
                 _ => Some(Errno::INVAL),
@@ -96,8 +97,7 @@ impl FileSystem {
             }
         }
         if self.metadata.orphans.lock().contains(&open.number) {
-            // What fails is done when the image is opened again: the inode stays an orphan.
-            let _later = self.release(open.number);
+            self.release(open.number);
             return;
         }
         if std::mem::replace(&mut open.lock().is_listed, true) {
@@ -198,6 +198,36 @@ impl File {
         let written = self.cached.write_at(from, offset)?;
         self.note_modified();
         Ok(written)
+    }
+
+    /// As [`write_at`](Self::write_at), as much from the front as can be stored without waiting:
+    /// see [`CachedFile::try_write_at`]. Returns how many bytes; zero when it would have to wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at).
+    pub fn try_write_at(&self, from: &[u8], offset: u64) -> Result<usize> {
+        let appends = offset >= self.size();
+        self.check_changeable(if appends { IMMUTABLE_FLAG } else { IMMUTABLE_FLAG | APPEND_FLAG })?;
+        let write = || Ok(self.cached.try_write_at(from, offset)?);
+        let Some(written) = patience::without_waiting(write) else { return Ok(0) };
+        let written = written?;
+        if written > 0 {
+            self.note_modified();
+        }
+        Ok(written)
+    }
+
+    /// Writes past the cache: see [`CachedFile::write_direct_at`].
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at), and the device's.
+    pub fn write_direct_at(&self, from: &[u8], offset: u64) -> Result<()> {
+        self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
+        self.cached.write_direct_at(from, offset)?;
+        self.note_modified();
+        Ok(())
     }
 
     /// Writes all bytes of `from` from `offset` on.

@@ -182,6 +182,9 @@ impl FileSystem {
     /// The first met: what could be made durable was. An error that was told of writes that
     /// succeeded when they were tried again leaves a clean image all the same.
     pub fn close(&self) -> Result<()> {
+        self.unhold_all();
+        // What cannot be freed is left to who opens the image next.
+        let _later = self.release_all();
         let synced = self.sync();
         let Some(was_clean) = self.marked.lock().take() else { return synced };
         let is_durable = synced.is_ok() || self.sync().is_ok();
@@ -220,9 +223,15 @@ impl FileSystem {
     ///
     /// `Corrupt`; the device's.
     pub fn attributes(&self, inode: InodeNumber) -> Result<Attributes> {
-        let mut inode = self.metadata.read(|view| view.inode(inode))?;
+        Ok(self.attributes_of(self.metadata.read(|view| view.inode(inode))?))
+    }
+}
+
+impl FileSystem {
+    /// What is known of `inode`, which was read.
+    pub(crate) fn attributes_of(&self, mut inode: Inode) -> Attributes {
         self.add_what_is_newer(&mut inode);
-        Ok(Attributes {
+        Attributes {
             inode: inode.number,
             kind: inode.kind,
             mode: inode.mode,
@@ -236,11 +245,9 @@ impl FileSystem {
             changed: inode.changed,
             created: inode.created,
             device: inode.device(),
-        })
+        }
     }
-}
 
-impl FileSystem {
     /// What is known in memory of `inode` that the inode does not say yet.
     fn add_what_is_newer(&self, inode: &mut Inode) {
         let open = self.metadata.open.lock().get(&inode.number).cloned();

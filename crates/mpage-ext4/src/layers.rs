@@ -23,6 +23,7 @@ use mpage::{CachedFile, read_past_cache};
 use mpage_locks::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
+use crate::patience;
 
 /// A metadata block as some layer has it.
 pub(crate) type Block = Arc<[u8]>;
@@ -125,6 +126,7 @@ impl Layers {
     ///
     /// The device's.
     pub(crate) fn fetch(&self, number: u64, fetched: &mut Fetched<'_>) -> Result<()> {
+        patience::check()?;
         let start = number * self.block.bytes();
         // One that was fetched into the cache and is not there was dropped again, or failed.
         if !fetched.numbers.contains(&number) {

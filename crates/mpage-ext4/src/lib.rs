@@ -6,10 +6,10 @@
 //! | part | modules |
 //! |---|---|
 //! | what the image is like | `superblock`, `features`, `group` |
-//! | metadata in memory | `layers`, `view`, `metadata` |
+//! | metadata in memory | `layers`, `view`, `metadata`, `patience` |
 //! | files and their blocks | `inode`, `block_map`, `extents`, `indirect`, `symlink` |
 //! | names | `directory`, `htree`, `hash`, `names`, `listing` |
-//! | files that come, go and move | `create`, `link`, `unlink`, `rename`, `orphan`, `attributes` |
+//! | files that come, go and move | `create`, `link`, `unlink`, `rename`, `orphan`, `hold`, `attributes` |
 //! | content | `file`, `file_map`, `open_inode`, `claims`, `fallocate` |
 //! | who has which block and inode | `space`, `balloc`, `ialloc`, `bitmap`, `statfs`, `trim` |
 //! | what becomes durable when | `change`, `transaction`, `commit`, `committer`, `sync` |
@@ -42,6 +42,7 @@ mod file_map;
 mod file_system;
 mod group;
 mod hash;
+mod hold;
 mod htree;
 mod ialloc;
 mod indirect;
@@ -54,6 +55,7 @@ mod metadata;
 mod names;
 mod open_inode;
 mod orphan;
+mod patience;
 mod rename;
 mod space;
 mod statfs;
@@ -74,6 +76,7 @@ pub use file::File;
 pub use file_system::{Attributes, FileSystem, Options};
 pub use inode::{FileKind, InodeNumber, Timestamp};
 pub use listing::{Cookie, DirectoryEntry, Listing};
+pub use patience::without_waiting;
 pub use rename::{At, Existing};
 pub use statfs::Room;
 pub use xattr::XattrFlags;

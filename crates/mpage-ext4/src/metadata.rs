@@ -16,6 +16,7 @@ use crate::change::Change;
 use crate::commit::Commits;
 use crate::emptiness::Watches;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hold::Holds;
 use crate::inode::InodeNumber;
 use crate::layers::{Attempt, Layers, Stop};
 use crate::open_inode::OpenInode;
@@ -39,6 +40,7 @@ pub(crate) struct Metadata {
     /// The files that are in memory. Its lock comes behind the metadata lock.
     pub(crate) open: Mutex<BTreeMap<InodeNumber, Arc<OpenInode>>>,
     pub(crate) orphans: Orphans,
+    pub(crate) holds: Holds,
     pub(crate) watches: Watches,
     /// Blocks that the running transaction may have.
     blocks_max: usize,
@@ -58,6 +60,7 @@ impl Metadata {
             commits: Commits::default(),
             open: Mutex::default(),
             orphans: Orphans::default(),
+            holds: Holds::default(),
             watches: Watches::default(),
             blocks_max: blocks_max.max(2 * CHANGE_BLOCKS_MAX),
             read_only: OnceLock::new(),

@@ -26,7 +26,7 @@ use crate::inode::{FileKind, Inode, InodeNumber, Timestamp};
 use crate::layers::{Attempt, Block};
 use crate::open_inode::OpenInode;
 use crate::view::View;
-use crate::{block_map, directory, ialloc, superblock, xattr};
+use crate::{block_map, directory, ialloc, patience, superblock, xattr};
 
 /// The magic number before the checksum that ends a block of an orphan file.
 const MAGIC: u32 = 0x0b10_ca04;
@@ -94,18 +94,24 @@ pub(crate) fn remove(change: &mut Change<'_>, inode: &mut Inode) -> Attempt<()> 
 }
 
 impl FileSystem {
-    /// Frees `inode` if it is an orphan without names that nobody has open.
+    /// Frees `inode` if it is an orphan without names that nobody has open, or holds. Where the
+    /// thread must not wait it does nothing.
     ///
     /// # Errors
     ///
-    /// `Corrupt`; the device's. It stays an orphan then, and is freed when the image is opened
-    /// again.
-    pub(crate) fn release(&self, inode: InodeNumber) -> Result<()> {
-        if !self.metadata.orphans.lock().contains(&inode) {
+    /// `Corrupt`; the device's. It stays an orphan then, and is freed with a later commit, or when
+    /// the image is opened again.
+    pub(crate) fn free_if_unused(&self, inode: InodeNumber) -> Result<()> {
+        let is_orphan = self.metadata.orphans.lock().contains(&inode);
+        let is_held = self.metadata.holds.lock().contains_key(&inode);
+        if !is_orphan || is_held || !patience::may_wait() {
             return Ok(());
         }
         let open = self.metadata.open.lock().get(&inode).cloned();
         let Some(open) = open else { return self.free_orphan(inode) };
+        if open.lock().opens > 0 {
+            return Ok(());
+        }
         // Who takes its last name and who closes it last may both be here.
         let _alone = open.shaping.lock();
         let has_names = self.metadata.read(|view| Ok(view.inode(inode)?.links > 0))?;
@@ -155,7 +161,7 @@ impl FileSystem {
         let orphans = self.metadata.orphans.lock().clone();
         for orphan in orphans.into_iter().rev() {
             match self.attributes(orphan)?.links {
-                0 => self.release(orphan)?,
+                0 => self.free_if_unused(orphan)?,
                 _ => self.finish_truncate(orphan)?,
             }
         }

@@ -17,6 +17,16 @@ use crate::file_system::FileSystem;
 const WHOLE: std::ops::Range<u64> = 0..u64::MAX >> 1;
 
 impl FileSystem {
+    /// Makes durable what was changed of names and attributes before the call: what is synced of a
+    /// directory. Linux: `ext4_sync_file()` of a directory, fs/ext4/fsync.c.
+    ///
+    /// # Errors
+    ///
+    /// The device's: nothing is lost, and the next commit tries it again.
+    pub fn sync_names(&self) -> Result<()> {
+        self.metadata.commit(self.metadata.running())
+    }
+
     /// Makes everything durable that was changed before the call, in all files.
     ///
     /// # Errors

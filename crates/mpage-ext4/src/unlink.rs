@@ -71,10 +71,10 @@ impl FileSystem {
         }
     }
 
-    /// Frees `gone`, a file that has lost its last name, unless somebody has it open.
+    /// Frees `gone`, a file that has lost its last name, unless somebody has it open or holds it.
     pub(crate) fn release_if_gone(&self, gone: Option<InodeNumber>) -> Result<()> {
         match gone {
-            Some(inode) => self.release(inode),
+            Some(inode) => self.free_if_unused(inode),
             None => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ mod damaged;
 mod emptying;
 mod faults;
 mod growing;
+mod holds;
 mod image;
 mod journal;
 mod lists;
