@@ -13,6 +13,7 @@ mod backend;
 mod blocking;
 mod health;
 mod iovecs;
+mod mounts;
 mod open;
 mod owner;
 mod pool;
@@ -30,6 +31,7 @@ use rustix::fs::{SeekFrom, fstat, ftruncate, seek};
 pub use self::backend::Backend;
 use self::backend::Service;
 use self::health::Health;
+pub use self::mounts::{Mount, mounts};
 pub use self::open::{FileOptions, OpenError};
 use crate::{Bio, BioOp, BlockDevice, Errno, Limits, Span, SubmitError};
 

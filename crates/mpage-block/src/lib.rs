@@ -56,7 +56,7 @@ pub mod wrap;
 pub use bio::{Bio, BioFlags, BioOp, BioVec};
 pub use device::{BlockDevice, Span, SubmitError, submit_and_wait};
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
-pub use file::{Backend, FileDevice, FileOptions, OpenError};
+pub use file::{Backend, FileDevice, FileOptions, Mount, OpenError, mounts};
 pub use limits::Limits;
 pub use memory::{MemoryDevice, MemoryOptions};
 pub use rustix::io::Errno;

@@ -1,6 +1,7 @@
 //! What goes to stderr when a command cannot do its work.
 
 use std::fmt;
+use std::io;
 
 /// One clear line for a person, with what to do about it.
 #[derive(Debug)]
@@ -19,4 +20,9 @@ impl From<mpage::Error> for Failure {
     fn from(error: mpage::Error) -> Failure {
         Failure(if error.detail.is_empty() { error.to_string() } else { error.detail })
     }
+}
+
+/// What a failure of the system, while `what` was done, means.
+pub fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure(format!("{what}: {error}"))
 }

@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use mpage_cli::args::{Cli, Command, Generated};
 use mpage_cli::failure::Failure;
-use mpage_cli::serve;
+use mpage_cli::{mount, serve, umount};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -25,8 +25,10 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .init();
     let result = match cli.command {
+        Command::Mount(args) => mount::run(&args),
+        Command::Umount(args) => umount::run(&args),
         Command::Serve(args) => serve::run(&args),
-        Command::Generate { what } => generate(what),
+        Command::Generate { what, of } => generate(what, of),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("mpage: {failure}");
@@ -34,14 +36,16 @@ fn main() -> ExitCode {
     })
 }
 
-fn generate(what: Generated) -> Result<ExitCode, Failure> {
+fn generate(what: Generated, of: Option<String>) -> Result<ExitCode, Failure> {
     let mut command = Cli::command();
     let shell = match what {
         Generated::Man => {
             command.build();
-            let serve = command.find_subcommand("serve").expect("the command serves").clone();
-            let serve = serve.version(env!("CARGO_PKG_VERSION"));
-            let page = clap_mangen::Man::new(serve);
+            let of = of.unwrap_or_else(|| "mount".into());
+            let Some(found) = command.find_subcommand(&of) else {
+                return Err(Failure(format!("{of}: no such command of mpage")));
+            };
+            let page = clap_mangen::Man::new(found.clone().version(env!("CARGO_PKG_VERSION")));
             page.render(&mut io::stdout()).map_err(|error| Failure(error.to_string()))?;
             return Ok(ExitCode::SUCCESS);
         }

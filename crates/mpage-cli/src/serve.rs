@@ -9,27 +9,26 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mpage::{CachedFile, OpenOptions, Options, PageCache};
+use mpage::{CachedFile, OpenOptions, Options};
 use mpage_locks::{clock, thread};
-use signal_hook::iterator::Signals;
 
 use crate::args::ServeArgs;
-use crate::failure::Failure;
-use crate::size::{self, Size};
+use crate::cache;
+use crate::created::Created;
+use crate::failure::{Failure, system};
+use crate::report::{self, Progress};
+use crate::signals;
+use crate::size;
 
-pub mod budget;
 pub mod connection;
 pub mod export;
 pub mod handshake;
 pub mod input;
 pub mod listener;
 pub mod output;
-pub mod report;
 pub mod server;
-pub mod signals;
 pub mod socket;
 pub mod wire;
-pub mod workers;
 
 use export::{Export, Terms};
 use listener::Listener;
@@ -46,8 +45,9 @@ const FINISH_LIMIT: Duration = Duration::from_secs(10);
 /// What keeps it from serving, in one line with the remedy.
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let began_ns = clock::now_ns();
-    let cache = new_cache(args.memory)?;
-    let created = args.create.map(|size| Created::new(&args.image, size)).transpose()?;
+    let limits = Options { dirty_background_percent: 20, dirty_percent: 60, ..Options::default() };
+    let cache = Arc::new(cache::new(args.memory, &limits)?);
+    let created = args.create.map(|size| Created::new(&args.image, size, "serve")).transpose()?;
     let fast_zero = check_image(&args.image)?;
     let file = cache.open(&args.image, &open_options(args))?;
     if file.size() == 0 {
@@ -73,7 +73,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     };
     let _signal = signals.forever().next();
     drop(stop);
-    give_up_on_second_signal(signals, &file)?;
+    signals::give_up_on_second(signals, &cache)?;
     if taker.join().is_err() {
         tracing::error!("taking connections ended by a panic, which is a bug: please report it");
     }
@@ -81,7 +81,14 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     if unfinished > 0 {
         eprintln!("mpage: requests of {unfinished} clients could not be finished");
     }
-    let written = report::sync(&file);
+    // An error that was about bytes that could be written after all is no error any more.
+    let progress = Progress::new(cache.unwritten_bytes());
+    let left = Arc::clone(&cache);
+    let written = report::watched(
+        move || left.unwritten_bytes(),
+        move |bytes| progress.left(bytes),
+        || file.fsync().or_else(|_| file.fsync()),
+    );
     report::print(&cache.stats(), clock::now_ns() - began_ns);
     let status = conclude(written, &args.image);
     if unfinished > 0 {
@@ -100,19 +107,6 @@ fn conclude(written: mpage::Result<()>, image: &Path) -> i32 {
     1
 }
 
-fn give_up_on_second_signal(mut signals: Signals, file: &CachedFile) -> Result<(), Failure> {
-    // Who waits for a signal for ever must not keep the image open.
-    let space = Arc::downgrade(file.mapping());
-    let _thread = thread::spawn("mpage-signals", move || {
-        let _second = signals.forever().next();
-        let bytes = space.upgrade().map_or(0, |space| report::unwritten_bytes(&space));
-        eprintln!("mpage: stopped by a second signal: {} are lost", size::words(bytes));
-        std::process::exit(1);
-    })
-    .map_err(system("cannot start a thread"))?;
-    Ok(())
-}
-
 fn open_options(args: &ServeArgs) -> OpenOptions {
     OpenOptions {
         write: !args.read_only,
@@ -121,47 +115,6 @@ fn open_options(args: &ServeArgs) -> OpenOptions {
         keep_room: args.preallocate,
         backend: args.device.into(),
         ..OpenOptions::default()
-    }
-}
-
-/// An image that was just made; it goes again unless it is served.
-struct Created<'a> {
-    path: &'a Path,
-    kept: bool,
-}
-
-impl Created<'_> {
-    /// Makes an image without any data.
-    fn new(path: &Path, Size(bytes): Size) -> Result<Created<'_>, Failure> {
-        if bytes == 0 {
-            return Err(Failure("an image of no bytes: give --create a size, like 1G".into()));
-        }
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Failure(format!(
-                "{}: exists already: leave out --create to serve it, or choose another name",
-                path.display()
-            )),
-            _ => Failure(format!("{}: cannot be made: {error}", path.display())),
-        };
-        let made = fs::OpenOptions::new().write(true).create_new(true).open(path);
-        let file = made.map_err(failed)?;
-        let created = Created { path, kept: false };
-        file.set_len(bytes).map_err(failed)?;
-        Ok(created)
-    }
-
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Created<'_> {
-    fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = fs::remove_file(self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "the new image stays");
-        }
     }
 }
 
@@ -184,21 +137,6 @@ fn empty(path: &Path) -> Failure {
          --create 1G",
         path.display()
     ))
-}
-
-fn new_cache(Size(bytes): Size) -> Result<PageCache, Failure> {
-    let least = Options::MEMORY_MIN as u64;
-    if bytes < least {
-        return Err(Failure(format!(
-            "--memory of {} is too small: give at least {}",
-            size::words(bytes),
-            size::words(least)
-        )));
-    }
-    let memory = usize::try_from(bytes).expect("64-bit machines only");
-    let options =
-        Options { memory, dirty_background_percent: 20, dirty_percent: 60, ..Options::default() };
-    Ok(PageCache::new(&options)?)
 }
 
 fn listen(args: &ServeArgs) -> Result<Listener, Failure> {
@@ -232,8 +170,4 @@ fn announce(args: &ServeArgs, file: &CachedFile, listener: &Listener) -> Result<
     );
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(system("cannot write"))
-}
-
-fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
-    move |error| Failure(format!("{what}: {error}"))
 }

@@ -220,6 +220,11 @@ impl PageCache {
         self.core.stats.snapshot()
     }
 
+    /// Bytes that are not on their devices: of pages dirty, or on their way.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.core.unwritten_pages() as u64 * PAGE_SIZE as u64
+    }
+
     /// Pages the cache has room for.
     pub fn capacity_pages(&self) -> usize {
         self.core.pool.len()

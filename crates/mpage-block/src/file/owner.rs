@@ -15,6 +15,7 @@ use rustix::event::{Timespec, poll};
 use rustix::fs::{FileType, Stat, stat};
 
 use super::OpenError;
+use super::mounts::{Mount, mounts};
 use crate::Errno;
 
 /// For how long an image that somebody has is asked for again, in nanoseconds.
@@ -126,26 +127,7 @@ fn same(one: &Stat, other: &Stat) -> bool {
     one.st_dev == other.st_dev && one.st_ino == other.st_ino
 }
 
-/// A line of the kernel's list of mounts.
-struct Mount {
-    /// `major:minor` of the file system.
-    device: String,
-    /// What is mounted: often the path of a block device, or of an image.
-    source: PathBuf,
-    /// Where.
-    point: PathBuf,
-}
-
 impl Mount {
-    /// Reads a line of mountinfo: proc_pid_mountinfo(5).
-    fn parse(line: &[u8]) -> Option<Mount> {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let device = String::from_utf8_lossy(fields.nth(2)?).into_owned();
-        let point = unescaped(fields.nth(1)?);
-        let source = fields.skip_while(|field| *field != b"-").nth(2)?;
-        Some(Mount { device, source: unescaped(source), point })
-    }
-
     /// Whether `image` is what is mounted.
     fn is_of(&self, image: &Stat) -> bool {
         let is_block = FileType::from_raw_mode(image.st_mode) == FileType::BlockDevice;
@@ -160,32 +142,6 @@ impl Mount {
         self.source.is_absolute()
             && stat(&self.source).is_ok_and(|found| is_place(&found) && same(&found, image))
     }
-}
-
-/// The mounts that this process sees; none where there is no proc.
-fn mounts() -> Vec<Mount> {
-    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    text.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect()
-}
-
-/// A field of mountinfo, in which blanks and backslashes are three octal digits.
-fn unescaped(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, behind)) = rest.split_first() {
-        let escape = if first == b'\\' { behind.get(..3).and_then(octal) } else { None };
-        bytes.push(escape.unwrap_or(first));
-        rest = if escape.is_some() { &behind[3..] } else { behind };
-    }
-    PathBuf::from(OsString::from_vec(bytes))
-}
-
-/// The byte that three octal digits are.
-fn octal(digits: &[u8]) -> Option<u8> {
-    digits.iter().try_fold(0_u8, |byte, digit| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
-        byte.checked_mul(8)?.checked_add(digit)
-    })
 }
 
 #[cfg(test)]

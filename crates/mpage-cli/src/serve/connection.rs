@@ -12,14 +12,14 @@ use std::time::Duration;
 use mpage::CachedFile;
 use mpage_locks::Mutex;
 
-use super::budget::{Budget, STALL_LIMIT};
 use super::export::{self, Export};
 use super::handshake::{self, Agreed, Outcome};
 use super::input::{INPUT_BYTES, Input};
 use super::output::Output;
 use super::socket::Socket;
 use super::wire::{Command, PAYLOAD_MAX, REQUEST_BYTES, Request, WireError, flag};
-use super::workers::Workers;
+use crate::budget::{Budget, STALL_LIMIT};
+use crate::workers::Workers;
 
 /// How long a client may take for each step of the handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);

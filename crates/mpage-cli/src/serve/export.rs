@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::handshake::{Agreed, Offer};
 use super::wire::{self, Command, Request, WireError, can, chunk, flag};
-use super::workers::Lane;
+use crate::workers::Lane;
 
 /// Extents told in one reply at most.
 const EXTENTS_MAX: usize = 1024;

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use mpage_locks::atomic::{AtomicBool, Ordering};
 use mpage_locks::{Condvar, Mutex, MutexGuard, thread};
 
-use super::budget::{Budget, beyond_own};
 use super::socket::Socket;
+use crate::budget::{Budget, beyond_own};
 
 /// The replies of one connection.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use mpage_locks::{Condvar, Mutex, clock, thread};
 
-use super::budget::Budget;
 use super::connection::Connection;
 use super::export::Export;
 use super::listener::Listener;
 use super::socket::Socket;
-use super::workers::Workers;
+use crate::budget::Budget;
+use crate::workers::Workers;
 
 /// Clients at once; one more is turned away.
 pub const CONNECTIONS_MAX: usize = 64;

@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 use std::ops::Range;
 
-use mpage_cli::serve::budget::SHARED_BYTES;
+use mpage_cli::budget::SHARED_BYTES;
 use mpage_cli::serve::handshake::{Offer, negotiate};
 use mpage_locks::thread;
 use proptest::prelude::*;

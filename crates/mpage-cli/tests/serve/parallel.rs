@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 
 use mpage_block::BioOp;
-use mpage_cli::serve::budget::SHARED_BYTES;
+use mpage_cli::budget::SHARED_BYTES;
 use mpage_cli::serve::server::CONNECTIONS_MAX;
 use mpage_locks::thread;
 

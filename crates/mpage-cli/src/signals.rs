@@ -1,10 +1,16 @@
-//! Which signals stop the server.
+//! Signals that stop a command.
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 
+use mpage::PageCache;
+use mpage_locks::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use crate::failure::{Failure, system};
+use crate::size;
 
 /// Takes the signals that stop the server: from now on they are events.
 ///
@@ -18,6 +24,24 @@ pub fn take() -> io::Result<Signals> {
     let ignored = ignored(&fs::read_to_string("/proc/self/status")?);
     let hangup = (ignored & 1 << (SIGHUP - 1) == 0).then_some(SIGHUP);
     Signals::new([SIGTERM, SIGINT].into_iter().chain(hangup))
+}
+
+/// Ends the process at the next signal, whatever it still has to do, and says what that costs.
+///
+/// # Errors
+///
+/// The system's, when it has no thread.
+pub fn give_up_on_second(mut signals: Signals, cache: &Arc<PageCache>) -> Result<(), Failure> {
+    // Who waits for a signal for ever must not keep the image open.
+    let cache = Arc::downgrade(cache);
+    let _thread = thread::spawn("mpage-signals", move || {
+        let _second = signals.forever().next();
+        let bytes = cache.upgrade().map_or(0, |cache| cache.unwritten_bytes());
+        eprintln!("mpage: stopped by a second signal: {} are lost", size::words(bytes));
+        std::process::exit(1);
+    })
+    .map_err(system("cannot start a thread"))?;
+    Ok(())
 }
 
 /// The set of ignored signals in a process's status; none where it does not say.

@@ -1,6 +1,6 @@
 //! The threads that wait for the device, so that those that receive requests need not.
 //!
-//! Three lanes, each with threads of its own: reads, writes, and what has to be durable. So slow
+//! Lanes with threads of their own: for metadata, reads, writes, and what has to be durable. So slow
 //! reads keep no flush from running, and writers that are held back keep no reader waiting. A
 //! thread is started when there is work and none is idle, up to the lane's number.
 
@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mpage_locks::{Condvar, Mutex, thread};
 
@@ -17,6 +18,8 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// For whom a thread is kept.
 #[derive(Clone, Copy, Debug)]
 pub enum Lane {
+    /// Names and attributes.
+    Metadata,
     /// Reads, and questions.
     Read,
     /// Writes into the cache, zeros and trims.
@@ -26,17 +29,19 @@ pub enum Lane {
 }
 
 /// Threads of each lane, at most.
-const THREADS: [usize; 3] = [32, 16, 16];
+const THREADS: [usize; 4] = [8, 32, 16, 16];
 
 /// The threads.
 pub struct Workers {
-    lanes: [Arc<Queue>; 3],
+    lanes: [Arc<Queue>; 4],
 }
 
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    /// All threads have become idle.
+    quiet: Condvar,
 }
 
 #[derive(Default)]
@@ -84,6 +89,27 @@ impl Workers {
     }
 }
 
+impl Workers {
+    /// Waits until nothing is left to be done, for `limit` at most in each lane; false when
+    /// something is.
+    pub fn wait_until_idle(&self, limit: Duration) -> bool {
+        self.lanes.iter().all(|queue| {
+            let mut state = queue.state.lock();
+            let mut in_time = true;
+            while in_time && !state.is_quiet() {
+                (state, in_time) = queue.quiet.wait_for(&queue.state, state, limit);
+            }
+            state.is_quiet()
+        })
+    }
+}
+
+impl State {
+    fn is_quiet(&self) -> bool {
+        self.jobs.is_empty() && self.idle == self.threads
+    }
+}
+
 impl Drop for Workers {
     /// Lets the threads end once they have nothing to do.
     fn drop(&mut self) {
@@ -97,7 +123,7 @@ impl Drop for Workers {
 impl Queue {
     fn start_thread(self: &Arc<Queue>) -> io::Result<()> {
         let queue = Arc::clone(self);
-        thread::spawn("mpage-nbd-work", move || queue.work()).map(drop)
+        thread::spawn("mpage-work", move || queue.work()).map(drop)
     }
 
     fn work(&self) {
@@ -116,6 +142,9 @@ impl Queue {
                 return;
             } else {
                 state.idle += 1;
+                if state.is_quiet() {
+                    self.quiet.notify_all();
+                }
                 state = self.changed.wait(state);
                 state.idle -= 1;
             }

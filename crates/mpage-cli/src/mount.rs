@@ -1,0 +1,251 @@
+//! `mpage mount`: an ext2, ext3 or ext4 image, read and written over FUSE.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{Config, MountOption, Session, SessionACL};
+use mpage_locks::{clock, thread};
+use signal_hook::iterator::Signals;
+
+use crate::args::MountArgs;
+use crate::background;
+use crate::created::Created;
+use crate::failure::{Failure, system};
+use crate::report::{self, Progress};
+use crate::signals;
+use crate::umount::detach;
+
+mod attributes;
+mod content;
+pub(crate) mod control;
+mod convert;
+mod handles;
+mod image;
+mod listing;
+mod names;
+mod options;
+mod privileges;
+mod server;
+mod shared;
+mod time;
+
+use control::{Control, mount_at};
+use image::Image;
+use options::Words;
+use server::{Ending, Server};
+
+/// How long what was begun may take when the mount has ended.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Threads that take requests, at least and at most.
+const LOOPS: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// Mounts the image until it is unmounted or a signal comes; then writes everything, reports, and
+/// says by the exit status whether all of it is on the image.
+///
+/// # Errors
+///
+/// What keeps it from being mounted, in one line with the remedy.
+pub fn run(args: &MountArgs) -> Result<ExitCode, Failure> {
+    if args.background {
+        return background::start("--background", "--detached");
+    }
+    if args.detached {
+        background::leave_terminal()?;
+    }
+    let began_ns = clock::now_ns();
+    let words = Words::read(&args.options)?;
+    let read_only = args.read_only || words.read_only;
+    let point = check_directory(&args.directory)?;
+    let created = args.create.map(|size| Created::new(&args.image, size, "mount")).transpose()?;
+    if created.is_some() {
+        image::make(&args.image)?;
+    }
+    become_flusher();
+    let image = Image::open(args, read_only)?;
+    let signals = signals::take().map_err(system("cannot take signals"))?;
+    let (server, ending) =
+        Server::new(Arc::clone(&image.fs)).map_err(system("cannot start threads"))?;
+    let config = config(args, &words, image.fs.read_only().is_some());
+    let session = Session::new(server, &point, &config).map_err(|error| refused(args, &error))?;
+    let device = mount_at(&point).ok_or_else(|| Failure("the mount is gone at once".into()))?;
+    let control = Control::listen(&device.device, &point).map_err(system("no socket"))?;
+    announce(args, &image)?;
+    if let Some(created) = created {
+        created.keep();
+    }
+    if args.detached {
+        background::let_go()?;
+    }
+    let ended = wait_for_end(session, signals, &point, &image)?;
+    conclude(args, &image, (&ending, &control), ended, began_ns)
+}
+
+/// Lets the kernel know that freeing memory may take this process: it is not to wait for the mount
+/// when it needs some. Ordinary users must do without. Linux: `PR_SET_IO_FLUSHER`, prctl(2).
+fn become_flusher() {
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        tracing::debug!(%error, "the kernel may want memory of this mount while we need some");
+    }
+}
+
+/// The directory to mount on, without links in its path.
+fn check_directory(directory: &Path) -> Result<PathBuf, Failure> {
+    let name = directory.display();
+    let found = fs::metadata(directory).map_err(|error| {
+        Failure(match error.kind() {
+            io::ErrorKind::NotFound => format!("{name}: no such directory: make it with mkdir"),
+            io::ErrorKind::NotConnected => format!(
+                "{name}: a mount whose server is gone: clear it with `mpage umount {name}` first"
+            ),
+            _ => format!("{name}: {error}"),
+        })
+    })?;
+    if !found.is_dir() {
+        return Err(Failure(format!("{name}: not a directory")));
+    }
+    let point = directory.canonicalize().map_err(system("the directory"))?;
+    match mount_at(&point) {
+        Some(mount) => Err(Failure(format!(
+            "{name}: {} is mounted there already: choose another directory, or unmount it",
+            mount.source.display()
+        ))),
+        None => Ok(point),
+    }
+}
+
+fn config(args: &MountArgs, words: &Words, read_only: bool) -> Config {
+    let mut config = Config::default();
+    let name = fs::canonicalize(&args.image).unwrap_or_else(|_| args.image.clone());
+    let has = |kind: fn(&MountOption) -> bool| words.mount.iter().any(kind);
+    if !has(|option| matches!(option, MountOption::FSName(_))) {
+        config.mount_options.push(MountOption::FSName(name.to_string_lossy().into_owned()));
+    }
+    if !has(|option| matches!(option, MountOption::Subtype(_))) {
+        config.mount_options.push(MountOption::Subtype("mpage".into()));
+    }
+    config.mount_options.push(MountOption::DefaultPermissions);
+    if read_only {
+        config.mount_options.push(MountOption::RO);
+    }
+    config.mount_options.extend(words.mount.iter().cloned());
+    if args.allow_other || words.allow_other {
+        config.acl = SessionACL::All;
+    }
+    let loops = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    config.n_threads = Some(loops.clamp(*LOOPS.start(), *LOOPS.end()));
+    config.clone_fd = true;
+    config
+}
+
+/// Why the kernel, or fusermount3, did not mount.
+fn refused(args: &MountArgs, error: &io::Error) -> Failure {
+    let name = args.directory.display();
+    let is_root = rustix::process::geteuid().is_root();
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound if !Path::new("/dev/fuse").exists() => {
+            "there is no /dev/fuse: load the kernel's module with `modprobe fuse`".into()
+        }
+        io::ErrorKind::NotFound if !is_root => {
+            "ordinary users need fusermount3: install Debian's package fuse3".into()
+        }
+        _ => error.to_string().trim().to_owned(),
+    };
+    Failure(format!("{name}: cannot be mounted on: {remedy}"))
+}
+
+/// Says what is mounted where.
+fn announce(args: &MountArgs, image: &Image) -> Result<(), Failure> {
+    let (name, directory) = (args.image.display(), args.directory.display());
+    if let Some(reason) = image.fs.read_only().filter(|_| !args.read_only) {
+        eprintln!("mpage: {name}: mounted for reading only: {reason}");
+    }
+    let line = format!("mounted {name} on {directory}; stop with: mpage umount {directory}");
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(system("cannot write"))
+}
+
+/// Why a mount came to its end.
+enum Ended {
+    /// It was unmounted.
+    Unmounted,
+    /// The connection to the kernel broke.
+    Broken(String),
+    /// A signal came, and programs still use it.
+    InUse,
+}
+
+/// Serves `session` until it was unmounted, by whoever, or a signal has it unmounted.
+fn wait_for_end(
+    session: Session<Server>,
+    mut signals: Signals,
+    point: &Path,
+    image: &Image,
+) -> Result<Ended, Failure> {
+    let handle = signals.handle();
+    let serving = thread::spawn("mpage-fuse", move || {
+        let result = session.run();
+        handle.close();
+        result
+    });
+    let serving = serving.map_err(system("cannot start a thread"))?;
+    if signals.forever().next().is_some() {
+        signals::give_up_on_second(signals, &image.cache)?;
+        if let Err(failure) = detach(point) {
+            eprintln!("mpage: {failure}; ending all the same");
+            let _taken_off = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+            return Ok(Ended::InUse);
+        }
+    }
+    Ok(match serving.join() {
+        Ok(Ok(())) => Ended::Unmounted,
+        Ok(Err(error)) => Ended::Broken(error.to_string()),
+        Err(_) => Ended::Broken("a panic, which is a bug: please report it".into()),
+    })
+}
+
+/// Writes everything, and says how that went, here and to those who wait for it.
+fn conclude(
+    args: &MountArgs,
+    image: &Image,
+    (ending, control): (&Ending, &Control),
+    ended: Ended,
+    began_ns: u64,
+) -> Result<ExitCode, Failure> {
+    let name = args.image.display();
+    let mut words = Vec::new();
+    if let Ended::Broken(why) = &ended {
+        words.push(format!("{name}: the connection to the kernel broke: {why}"));
+    }
+    if !ending.finish(FINISH_LIMIT) {
+        words.push(format!("{name}: some requests could not be finished"));
+    }
+    let progress = Progress::new(image.cache.unwritten_bytes());
+    let (left, told) = (Arc::clone(&image.cache), control.clone());
+    let closed = report::watched(
+        move || left.unwritten_bytes(),
+        move |bytes| {
+            progress.left(bytes);
+            told.left(bytes);
+        },
+        || image.fs.close(),
+    );
+    if let Err(error) = closed {
+        words.push(format!("{name}: not all of it is on the image: {error}"));
+    }
+    report::print(&image.cache.stats(), clock::now_ns() - began_ns);
+    for line in &words {
+        eprintln!("mpage: {line}");
+    }
+    let status = i32::from(!words.is_empty());
+    control.end(status, &words.join("; "));
+    if matches!(ended, Ended::InUse) {
+        // Who still uses it is told that it is gone; nothing is left to be saved.
+        std::process::exit(status);
+    }
+    Ok(if status == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
