@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 use mpage_locks::{clock, thread};
 use signal_hook::iterator::Signals;
 
@@ -25,6 +25,7 @@ pub(crate) mod control;
 mod convert;
 mod handles;
 mod image;
+mod kernel;
 mod listing;
 mod names;
 mod options;
@@ -33,7 +34,7 @@ mod server;
 mod shared;
 mod time;
 
-use control::{Control, mount_at};
+use control::{Control, Waiting, mount_at};
 use image::Image;
 use options::Words;
 use server::{Ending, Server};
@@ -58,29 +59,36 @@ pub fn run(args: &MountArgs) -> Result<ExitCode, Failure> {
         background::leave_terminal()?;
     }
     let began_ns = clock::now_ns();
-    let words = Words::read(&args.options)?;
-    let read_only = args.read_only || words.read_only;
+    let mut words = Words::read(&args.options)?;
+    words.allow_other |= args.allow_other;
+    if args.read_only {
+        words.set_read_only();
+    }
     let point = check_directory(&args.directory)?;
     let created = args.create.map(|size| Created::new(&args.image, size, "mount")).transpose()?;
     if created.is_some() {
         image::make(&args.image)?;
     }
     become_flusher();
-    let image = Image::open(args, read_only)?;
+    let image = Image::open(args, words.is_read_only())?;
+    announce_state(args, &image, &mut words);
     let signals = signals::take().map_err(system("cannot take signals"))?;
     let (server, ending) =
         Server::new(Arc::clone(&image.fs)).map_err(system("cannot start threads"))?;
-    let config = config(args, &words, image.fs.read_only().is_some());
-    let session = Session::new(server, &point, &config).map_err(|error| refused(args, &error))?;
+    let connection = kernel::mount_on(&point, &source(args, &words), &words)?;
+    let mounted = Mounted(&point);
+    let (config, who) = config(&words);
+    let session = Session::from_fd(server, connection, who, config).map_err(system("FUSE"))?;
     let device = mount_at(&point).ok_or_else(|| Failure("the mount is gone at once".into()))?;
     let control = Control::listen(&device.device, &point).map_err(system("no socket"))?;
-    announce(args, &image)?;
+    announce(args)?;
     if let Some(created) = created {
         created.keep();
     }
     if args.detached {
         background::let_go()?;
     }
+    mounted.keep();
     let ended = wait_for_end(session, signals, &point, &image)?;
     conclude(args, &image, (&ending, &control), ended, began_ns)
 }
@@ -93,15 +101,19 @@ fn become_flusher() {
     }
 }
 
+fn stale(directory: &std::path::Display<'_>) -> String {
+    format!(
+        "{directory}: a mount whose server is gone: clear it with `mpage umount {directory}` first"
+    )
+}
+
 /// The directory to mount on, without links in its path.
 fn check_directory(directory: &Path) -> Result<PathBuf, Failure> {
     let name = directory.display();
     let found = fs::metadata(directory).map_err(|error| {
         Failure(match error.kind() {
             io::ErrorKind::NotFound => format!("{name}: no such directory: make it with mkdir"),
-            io::ErrorKind::NotConnected => format!(
-                "{name}: a mount whose server is gone: clear it with `mpage umount {name}` first"
-            ),
+            io::ErrorKind::NotConnected => stale(&name),
             _ => format!("{name}: {error}"),
         })
     })?;
@@ -110,6 +122,9 @@ fn check_directory(directory: &Path) -> Result<PathBuf, Failure> {
     }
     let point = directory.canonicalize().map_err(system("the directory"))?;
     match mount_at(&point) {
+        Some(mount) if mount.kind == "fuse.mpage" && Waiting::connect(&mount).is_none() => {
+            Err(Failure(stale(&name)))
+        }
         Some(mount) => Err(Failure(format!(
             "{name}: {} is mounted there already: choose another directory, or unmount it",
             mount.source.display()
@@ -118,55 +133,57 @@ fn check_directory(directory: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-fn config(args: &MountArgs, words: &Words, read_only: bool) -> Config {
+/// How requests are taken.
+fn config(words: &Words) -> (Config, SessionACL) {
     let mut config = Config::default();
-    let name = fs::canonicalize(&args.image).unwrap_or_else(|_| args.image.clone());
-    let has = |kind: fn(&MountOption) -> bool| words.mount.iter().any(kind);
-    if !has(|option| matches!(option, MountOption::FSName(_))) {
-        config.mount_options.push(MountOption::FSName(name.to_string_lossy().into_owned()));
-    }
-    if !has(|option| matches!(option, MountOption::Subtype(_))) {
-        config.mount_options.push(MountOption::Subtype("mpage".into()));
-    }
-    config.mount_options.push(MountOption::DefaultPermissions);
-    if read_only {
-        config.mount_options.push(MountOption::RO);
-    }
-    config.mount_options.extend(words.mount.iter().cloned());
-    if args.allow_other || words.allow_other {
-        config.acl = SessionACL::All;
-    }
     let loops = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     config.n_threads = Some(loops.clamp(*LOOPS.start(), *LOOPS.end()));
     config.clone_fd = true;
-    config
+    let who = if words.allow_other { SessionACL::All } else { SessionACL::Owner };
+    (config, who)
 }
 
-/// Why the kernel, or fusermount3, did not mount.
-fn refused(args: &MountArgs, error: &io::Error) -> Failure {
-    let name = args.directory.display();
-    let is_root = rustix::process::geteuid().is_root();
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound if !Path::new("/dev/fuse").exists() => {
-            "there is no /dev/fuse: load the kernel's module with `modprobe fuse`".into()
-        }
-        io::ErrorKind::NotFound if !is_root => {
-            "ordinary users need fusermount3: install Debian's package fuse3".into()
-        }
-        _ => error.to_string().trim().to_owned(),
-    };
-    Failure(format!("{name}: cannot be mounted on: {remedy}"))
+/// What is mounted, as lists of mounts show it.
+fn source(args: &MountArgs, words: &Words) -> String {
+    let path = || fs::canonicalize(&args.image).unwrap_or_else(|_| args.image.clone());
+    words.name.clone().unwrap_or_else(|| path().to_string_lossy().into_owned())
 }
 
 /// Says what is mounted where.
-fn announce(args: &MountArgs, image: &Image) -> Result<(), Failure> {
+fn announce(args: &MountArgs) -> Result<(), Failure> {
     let (name, directory) = (args.image.display(), args.directory.display());
-    if let Some(reason) = image.fs.read_only().filter(|_| !args.read_only) {
-        eprintln!("mpage: {name}: mounted for reading only: {reason}");
-    }
     let line = format!("mounted {name} on {directory}; stop with: mpage umount {directory}");
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(system("cannot write"))
+}
+
+/// Says what is to be known of an image beside where it is mounted.
+fn announce_state(args: &MountArgs, image: &Image, words: &mut Words) {
+    let name = args.image.display();
+    if let Some(reason) = image.fs.read_only().filter(|_| !words.is_read_only()) {
+        eprintln!("mpage: {name}: mounted for reading only: {reason}");
+        words.set_read_only();
+    }
+    if !image.fs.was_clean() {
+        eprintln!("mpage: {name}: was not closed when it was used last: e2fsck -f should check it");
+    }
+}
+
+/// A mount that goes again unless it is served.
+struct Mounted<'a>(&'a Path);
+
+impl Mounted<'_> {
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        if let Err(failure) = detach(self.0) {
+            tracing::warn!(%failure, "the mount stays");
+        }
+    }
 }
 
 /// Why a mount came to its end.

@@ -169,6 +169,12 @@ impl FileSystem {
         }
     }
 
+    /// False when the image was to be written, and its last user did not close it: e2fsck should
+    /// have been run.
+    pub fn was_clean(&self) -> bool {
+        self.marked.lock().unwrap_or(true)
+    }
+
     /// Why nothing may be written; `None` if it may.
     pub fn read_only(&self) -> Option<&str> {
         self.metadata.read_only()

@@ -1,15 +1,33 @@
 //! What `-o` can say, as with mount(8).
 
-use fuser::MountOption;
+use rustix::mount::MountFlags;
 
 use crate::failure::Failure;
 
 /// What the words of `-o` ask for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Words {
-    pub(super) mount: Vec<MountOption>,
-    pub(super) read_only: bool,
+    /// For mount(2).
+    pub(super) flags: MountFlags,
+    /// The same, for fusermount3.
+    pub(super) words: Vec<String>,
     pub(super) allow_other: bool,
+    pub(super) name: Option<String>,
+    pub(super) subtype: String,
+}
+
+impl Default for Words {
+    /// Programs of the image get no privileges, and its device files are none, unless somebody says
+    /// otherwise.
+    fn default() -> Words {
+        Words {
+            flags: MountFlags::NODEV | MountFlags::NOSUID,
+            words: Vec::new(),
+            allow_other: false,
+            name: None,
+            subtype: "mpage".into(),
+        }
+    }
 }
 
 const KNOWN: &str = "ro, rw, allow_other, dev, nodev, suid, nosuid, exec, noexec, sync, async, \
@@ -30,31 +48,49 @@ impl Words {
     }
 
     fn add(&mut self, word: &str) -> Result<(), Failure> {
-        let option = match word.split_once('=').unwrap_or((word, "")) {
-            ("ro", "") => {
-                self.read_only = true;
-                return Ok(());
-            }
+        let (flag, is_set) = match word.split_once('=').unwrap_or((word, "")) {
+            ("ro", "") => (MountFlags::RDONLY, true),
+            ("rw", "") => (MountFlags::RDONLY, false),
+            ("dev", "") => (MountFlags::NODEV, false),
+            ("nodev", "") => (MountFlags::NODEV, true),
+            ("suid", "") => (MountFlags::NOSUID, false),
+            ("nosuid", "") => (MountFlags::NOSUID, true),
+            ("exec", "") => (MountFlags::NOEXEC, false),
+            ("noexec", "") => (MountFlags::NOEXEC, true),
+            ("sync", "") => (MountFlags::SYNCHRONOUS, true),
+            ("async", "") => (MountFlags::SYNCHRONOUS, false),
+            ("dirsync", "") => (MountFlags::DIRSYNC, true),
+            ("noatime", "") => (MountFlags::NOATIME, true),
+            // It is so in any case.
+            ("default_permissions" | "defaults", "") => return Ok(()),
             ("allow_other", "") => {
                 self.allow_other = true;
                 return Ok(());
             }
-            // These are so in any case, or as the kernel has it for all of FUSE.
-            ("rw" | "default_permissions" | "noatime" | "async" | "defaults", "") => return Ok(()),
-            ("dev", "") => MountOption::Dev,
-            ("nodev", "") => MountOption::NoDev,
-            ("suid", "") => MountOption::Suid,
-            ("nosuid", "") => MountOption::NoSuid,
-            ("exec", "") => MountOption::Exec,
-            ("noexec", "") => MountOption::NoExec,
-            ("sync", "") => MountOption::Sync,
-            ("dirsync", "") => MountOption::DirSync,
-            ("fsname", name) if !name.is_empty() => MountOption::FSName(name.into()),
-            ("subtype", name) if !name.is_empty() => MountOption::Subtype(name.into()),
+            ("fsname", name) if !name.is_empty() => {
+                self.name = Some(name.into());
+                return Ok(());
+            }
+            ("subtype", name) if !name.is_empty() => {
+                self.subtype = name.into();
+                return Ok(());
+            }
             _ => return Err(Failure(format!("-o {word}: not known; there are: {KNOWN}"))),
         };
-        self.mount.push(option);
+        self.flags.set(flag, is_set);
+        self.words.push(word.into());
         Ok(())
+    }
+
+    /// Nothing is to be written.
+    pub(super) fn set_read_only(&mut self) {
+        self.flags |= MountFlags::RDONLY;
+        self.words.push("ro".into());
+    }
+
+    /// True when nothing is to be written.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.flags.contains(MountFlags::RDONLY)
     }
 }
 
@@ -64,9 +100,13 @@ mod tests {
 
     #[test]
     fn words_are_read_as_mount_has_them() {
-        let words = Words::read(&["ro,noexec".into(), "allow_other,fsname=x".into()]).unwrap();
-        assert!(words.read_only && words.allow_other);
-        assert_eq!(words.mount, [MountOption::NoExec, MountOption::FSName("x".into())]);
+        let lists = ["ro,noexec".into(), "allow_other,fsname=x,dev,subtype=y".into()];
+        let words = Words::read(&lists).unwrap();
+        assert!(words.is_read_only() && words.allow_other);
+        assert_eq!(words.flags, MountFlags::NOSUID | MountFlags::RDONLY | MountFlags::NOEXEC);
+        assert_eq!(words.words, ["ro", "noexec", "dev"]);
+        assert_eq!((words.name.as_deref(), &words.subtype[..]), (Some("x"), "y"));
+        assert!(!Words::read(&["ro,rw".into()]).unwrap().is_read_only(), "the last one counts");
     }
 
     #[test]
