@@ -20,6 +20,7 @@ const STEPS: &[Step] = &[
     Step { name: "fmt", run: format },
     Step { name: "clippy", run: || run(&mut clippy()) },
     Step { name: "doc", run: || run(&mut doc()) },
+    Step { name: "tools", run: tools::install },
     Step { name: "test", run: || test(&cargo(["test", "--workspace"])) },
     Step { name: "test in least memory", run: || test(&test_in_least_memory()) },
     Step { name: "tidy", run: tidy::run },
@@ -28,7 +29,6 @@ const STEPS: &[Step] = &[
     Step { name: "mutants", run: mutants::check_all },
     Step { name: "sim", run: sim::run_short },
     Step { name: "sanitize", run: || sanitize::run(Scope::Unsafe) },
-    Step { name: "tools", run: tools::install },
     Step { name: "fuzz", run: fuzz::run_short },
     Step { name: "clients", run: clients::run_short },
 ];

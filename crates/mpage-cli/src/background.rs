@@ -30,7 +30,7 @@ pub fn start(word: &str, replaced: &str) -> Result<ExitCode, Failure> {
     let read = BufReader::new(told).read_line(&mut line).map_err(system("cannot read"))?;
     if read == 0 {
         let status = child.wait().map_err(system("cannot wait"))?;
-        let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+        let code = u8::try_from(status.code().unwrap_or(1)).unwrap_or(u8::MAX);
         return Ok(ExitCode::from(code.max(1)));
     }
     let mut stdout = io::stdout().lock();

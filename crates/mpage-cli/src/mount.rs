@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
+use mpage_ext4::FileSystem;
 use mpage_locks::{clock, thread};
 use signal_hook::iterator::Signals;
 
@@ -28,9 +29,9 @@ mod image;
 mod kernel;
 mod listing;
 mod names;
-mod options;
+pub mod options;
 mod privileges;
-mod server;
+pub mod server;
 mod shared;
 mod time;
 
@@ -73,12 +74,8 @@ pub fn run(args: &MountArgs) -> Result<ExitCode, Failure> {
     let image = Image::open(args, words.is_read_only())?;
     announce_state(args, &image, &mut words);
     let signals = signals::take().map_err(system("cannot take signals"))?;
-    let (server, ending) =
-        Server::new(Arc::clone(&image.fs)).map_err(system("cannot start threads"))?;
-    let connection = kernel::mount_on(&point, &source(args, &words), &words)?;
+    let (session, ending) = start(&image.fs, &point, &source(args, &words), &words)?;
     let mounted = Mounted(&point);
-    let (config, who) = config(&words);
-    let session = Session::from_fd(server, connection, who, config).map_err(system("FUSE"))?;
     let device = mount_at(&point).ok_or_else(|| Failure("the mount is gone at once".into()))?;
     let control = Control::listen(&device.device, &point).map_err(system("no socket"))?;
     announce(args)?;
@@ -131,6 +128,27 @@ fn check_directory(directory: &Path) -> Result<PathBuf, Failure> {
         ))),
         None => Ok(point),
     }
+}
+
+/// Mounts `fs` on `point`, with `source` as the name of what is mounted. Requests are answered when
+/// the session runs.
+///
+/// # Errors
+///
+/// What keeps it from being mounted, with the remedy.
+pub fn start(
+    fs: &Arc<FileSystem>,
+    point: &Path,
+    source: &str,
+    words: &Words,
+) -> Result<(Session<Server>, Ending), Failure> {
+    let (server, ending) = Server::new(Arc::clone(fs)).map_err(system("cannot start threads"))?;
+    let connection = kernel::mount_on(point, source, words)?;
+    let mounted = Mounted(point);
+    let (config, who) = config(words);
+    let session = Session::from_fd(server, connection, who, config).map_err(system("FUSE"))?;
+    mounted.keep();
+    Ok((session, ending))
 }
 
 /// How requests are taken.
@@ -249,7 +267,11 @@ fn conclude(
             progress.left(bytes);
             told.left(bytes);
         },
-        || image.fs.close(),
+        || {
+            // An error that was about bytes that could be written after all is no error any more.
+            let _told_again = image.fs.sync();
+            image.fs.close()
+        },
     );
     if let Err(error) = closed {
         words.push(format!("{name}: not all of it is on the image: {error}"));

@@ -35,7 +35,10 @@ pub fn give_up_on_second(mut signals: Signals, cache: &Arc<PageCache>) -> Result
     // Who waits for a signal for ever must not keep the image open.
     let cache = Arc::downgrade(cache);
     let _thread = thread::spawn("mpage-signals", move || {
-        let _second = signals.forever().next();
+        if signals.forever().next().is_none() {
+            // None are taken any more.
+            return;
+        }
         let bytes = cache.upgrade().map_or(0, |cache| cache.unwritten_bytes());
         eprintln!("mpage: stopped by a second signal: {} are lost", size::words(bytes));
         std::process::exit(1);

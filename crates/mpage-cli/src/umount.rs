@@ -72,7 +72,7 @@ fn wait(mut waiting: Waiting) -> Option<ExitCode> {
 /// # Errors
 ///
 /// What is in the way, with the remedy.
-pub(crate) fn detach(directory: &Path) -> Result<(), Failure> {
+pub fn detach(directory: &Path) -> Result<(), Failure> {
     let name = directory.display();
     match unmount(directory, UnmountFlags::NOFOLLOW) {
         Ok(()) => return Ok(()),
@@ -99,7 +99,7 @@ pub(crate) fn detach(directory: &Path) -> Result<(), Failure> {
 fn busy(directory: &Path) -> Failure {
     let name = directory.display();
     Failure(format!(
-        "{name}: in use: a program has a file open there, or is in a folder of it; `fuser -vm {name}` \
-         lists them"
+        "{name}: in use: a program has a file open there, or is in a folder of it; \
+         `fuser -vm {name}` lists them"
     ))
 }

@@ -1,7 +1,7 @@
 //! The threads that wait for the device, so that those that receive requests need not.
 //!
-//! Lanes with threads of their own: for metadata, reads, writes, and what has to be durable. So slow
-//! reads keep no flush from running, and writers that are held back keep no reader waiting. A
+//! Lanes with threads of their own: for metadata, reads, writes, and what has to be durable. So
+//! slow reads keep no flush from running, and writers that are held back keep no reader waiting. A
 //! thread is started when there is work and none is idle, up to the lane's number.
 
 use std::collections::VecDeque;

@@ -1,8 +1,9 @@
 //! Inodes that somebody outside knows by their numbers.
 //!
-//! Who serves an image to others gives them numbers of inodes, and cannot know whether one is about
-//! to be used: it holds those. What is held is not freed when its last name goes, so that its number
-//! means the same file for as long as it is held, and it can be looked at, changed and opened.
+//! Who serves an image to others gives them numbers of inodes, and cannot know whether one is
+//! about to be used: it holds those. What is held is not freed when its last name goes, so that
+//! its number means the same file for as long as it is held, and it can be looked at, changed and
+//! opened.
 //!
 //! 1. An inode is held only if it has a name, or is held already: one that is being freed cannot
 //!    become held.

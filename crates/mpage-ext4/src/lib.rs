@@ -9,7 +9,8 @@
 //! | metadata in memory | `layers`, `view`, `metadata`, `patience` |
 //! | files and their blocks | `inode`, `block_map`, `extents`, `indirect`, `symlink` |
 //! | names | `directory`, `htree`, `hash`, `names`, `listing` |
-//! | files that come, go and move | `create`, `link`, `unlink`, `rename`, `orphan`, `hold`, `attributes` |
+//! | files that come, go and move | `create`, `link`, `unlink`, `rename`, `attributes` |
+//! | files without names | `orphan`, `hold` |
 //! | content | `file`, `file_map`, `open_inode`, `claims`, `fallocate` |
 //! | who has which block and inode | `space`, `balloc`, `ialloc`, `bitmap`, `statfs`, `trim` |
 //! | what becomes durable when | `change`, `transaction`, `commit`, `committer`, `sync` |

@@ -80,8 +80,8 @@ impl OpenFile {
         Ok(done)
     }
 
-    /// True when bytes can go between the device and the program without the cache. What cannot goes
-    /// through it, as if it were not asked to be direct.
+    /// True when bytes can go between the device and the program without the cache. What cannot
+    /// goes through it, as if it were not asked to be direct.
     fn is_aligned(&self, offset: u64, len: usize) -> bool {
         let block = self.file.cached().mapping().block_size().bytes();
         offset.is_multiple_of(block) && (len as u64).is_multiple_of(block)
@@ -161,7 +161,8 @@ impl Shared {
         }
     }
 
-    /// Copies `count` bytes of one file into another; returns how many. Linux: `copy_file_range(2)`.
+    /// Copies `count` bytes of one file into another; returns how many.
+    /// Linux: `copy_file_range(2)`.
     ///
     /// # Errors
     ///

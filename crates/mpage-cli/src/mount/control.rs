@@ -107,25 +107,35 @@ impl Waiting {
     /// Connects to the server of `mount`; `None` if there is none.
     pub(crate) fn connect(mount: &Mount) -> Option<Waiting> {
         (0..NAMES_MAX).find_map(|number| {
-            let address = address(&mount.device, number).ok()?;
-            let mut waiting = Waiting(BufReader::new(UnixStream::connect_addr(&address).ok()?));
-            let mut line = String::new();
-            let _read = waiting.0.read_line(&mut line).ok()?;
-            (line == hello(&mount.point)).then_some(waiting)
+            let connect =
+                address(&mount.device, number).and_then(|it| UnixStream::connect_addr(&it));
+            // Most of the names are nobody's.
+            let Ok(stream) = connect else { return None };
+            let mut waiting = Waiting(BufReader::new(stream));
+            (waiting.line()? == hello(&mount.point)).then_some(waiting)
         })
     }
 
     /// Waits for news; `None` when the server is gone.
     pub(crate) fn next(&mut self) -> Option<News> {
-        let mut line = String::new();
-        let read = self.0.read_line(&mut line).ok()?;
-        let (kind, rest) = line.trim_end().split_once(' ').filter(|_| read > 0)?;
-        match kind {
-            "left" => Some(News::Left(rest.parse().ok()?)),
-            "end" => {
-                let (status, words) = rest.split_once(' ').unwrap_or((rest, ""));
-                Some(News::End(status.parse().ok()?, words.into()))
+        let line = self.line()?;
+        let (kind, rest) = line.trim_end().split_once(' ')?;
+        let (number, words) = rest.split_once(' ').unwrap_or((rest, ""));
+        match (kind, number.parse::<u64>()) {
+            ("left", Ok(bytes)) => Some(News::Left(bytes)),
+            ("end", Ok(status)) => {
+                Some(News::End(u8::try_from(status).unwrap_or(u8::MAX), words.into()))
             }
+            _ => None,
+        }
+    }
+
+    /// The next line, with its end; `None` when the server is gone.
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match self.0.read_line(&mut line) {
+            Ok(read) if read > 0 => Some(line),
+            // A server that breaks off is gone.
             _ => None,
         }
     }

@@ -6,14 +6,17 @@ use crate::failure::Failure;
 
 /// What the words of `-o` ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Words {
+pub struct Words {
     /// For mount(2).
-    pub(super) flags: MountFlags,
+    pub flags: MountFlags,
     /// The same, for fusermount3.
-    pub(super) words: Vec<String>,
-    pub(super) allow_other: bool,
-    pub(super) name: Option<String>,
-    pub(super) subtype: String,
+    pub words: Vec<String>,
+    /// Other users may use the mount.
+    pub allow_other: bool,
+    /// What is mounted, if it is not the image.
+    pub name: Option<String>,
+    /// The kind of mount, behind `fuse.`.
+    pub subtype: String,
 }
 
 impl Default for Words {
@@ -39,7 +42,7 @@ impl Words {
     /// # Errors
     ///
     /// A word that is not known.
-    pub(super) fn read(lists: &[String]) -> Result<Words, Failure> {
+    pub fn read(lists: &[String]) -> Result<Words, Failure> {
         let mut words = Words::default();
         for word in lists.iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty()) {
             words.add(word)?;
@@ -83,13 +86,13 @@ impl Words {
     }
 
     /// Nothing is to be written.
-    pub(super) fn set_read_only(&mut self) {
+    pub fn set_read_only(&mut self) {
         self.flags |= MountFlags::RDONLY;
         self.words.push("ro".into());
     }
 
     /// True when nothing is to be written.
-    pub(super) fn is_read_only(&self) -> bool {
+    pub fn is_read_only(&self) -> bool {
         self.flags.contains(MountFlags::RDONLY)
     }
 }

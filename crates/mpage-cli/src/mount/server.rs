@@ -1,8 +1,8 @@
 //! FUSE's requests, each translated into what is done to the image.
 //!
-//! 1. A thread that takes requests does not wait for the device: it tries what it was asked for, and
-//!    hands what would have waited to a lane of workers. It waits only while writes that wait hold
-//!    [`WAITING_BYTES`], for one of them to end.
+//! 1. A thread that takes requests does not wait for the device: it tries what it was asked for,
+//!    and hands what would have waited to a lane of workers. It waits only while writes that wait
+//!    hold [`WAITING_BYTES`], for one of them to end.
 //! 2. What a request has done already is not done again by the worker that goes on with it.
 //! 3. Nothing here waits for something that only another request can bring.
 //!
@@ -56,7 +56,7 @@ const WANTED: [InitFlags; 8] = [
 ];
 
 /// An image, to be served by FUSE.
-pub(super) struct Server {
+pub struct Server {
     shared: Arc<Shared>,
     workers: Arc<Workers>,
     budget: Arc<Budget>,
@@ -65,7 +65,7 @@ pub(super) struct Server {
 }
 
 /// What is left of a server when the kernel is done with it.
-pub(super) struct Ending {
+pub struct Ending {
     shared: Arc<Shared>,
     workers: Arc<Workers>,
 }
@@ -73,7 +73,7 @@ pub(super) struct Ending {
 impl Ending {
     /// Ends what was begun, and closes what programs left open; false when something did not end
     /// within `limit`.
-    pub(super) fn finish(&self, limit: Duration) -> bool {
+    pub fn finish(&self, limit: Duration) -> bool {
         self.shared.handles.close_all();
         self.workers.wait_until_idle(limit)
     }
@@ -85,7 +85,7 @@ impl Server {
     /// # Errors
     ///
     /// The system's, when it has no threads.
-    pub(super) fn new(fs: Arc<FileSystem>) -> io::Result<(Server, Ending)> {
+    pub fn new(fs: Arc<FileSystem>) -> io::Result<(Server, Ending)> {
         let shared = Arc::new(Shared::new(fs));
         let workers = Arc::new(Workers::start()?);
         let ending = Ending { shared: Arc::clone(&shared), workers: Arc::clone(&workers) };
@@ -208,7 +208,7 @@ fn attribute(reply: ReplyAttr) -> impl FnOnce(Result<Attributes>) + Send {
 
 fn empty(reply: ReplyEmpty) -> impl FnOnce(Result<()>) + Send {
     move |result| match result {
-        Ok(()) => reply.ok(),
+        Ok(()) => ReplyEmpty::ok(reply),
         Err(error) => reply.error(errno(&error)),
     }
 }
@@ -296,8 +296,8 @@ impl Filesystem for Server {
         modified: Option<TimeOrNow>,
         changed: Option<Time>,
         _handle: Option<FileHandle>,
-        _created: Option<Time>,
-        _changed: Option<Time>,
+        _made: Option<Time>,
+        _touched: Option<Time>,
         _saved: Option<Time>,
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
@@ -537,7 +537,7 @@ impl Filesystem for Server {
         reply: ReplyEmpty,
     ) {
         let open = self.shared.handles.remove(handle);
-        reply.ok();
+        ReplyEmpty::ok(reply);
         // The last one to close a file without names frees it.
         self.run(Lane::Metadata, move |_| drop(open));
     }
@@ -568,7 +568,7 @@ impl Filesystem for Server {
         reply: ReplyDirectory,
     ) {
         self.list((node, handle, offset), reply, |reply, result| match result {
-            Ok(()) => reply.ok(),
+            Ok(()) => ReplyDirectory::ok(reply),
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -582,7 +582,7 @@ impl Filesystem for Server {
         reply: ReplyDirectoryPlus,
     ) {
         self.list((node, handle, offset), reply, |reply, result| match result {
-            Ok(()) => reply.ok(),
+            Ok(()) => ReplyDirectoryPlus::ok(reply),
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -596,7 +596,7 @@ impl Filesystem for Server {
         reply: ReplyEmpty,
     ) {
         drop(self.shared.handles.remove(handle));
-        reply.ok();
+        ReplyEmpty::ok(reply);
     }
 
     fn fsyncdir(
