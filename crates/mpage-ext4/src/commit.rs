@@ -11,12 +11,16 @@
 //!
 //! See docs/ext4-transactions.md, "A commit".
 
+use std::collections::BTreeMap;
+
 use mpage_locks::{Condvar, Mutex};
 
 use crate::error::Result;
+use crate::journal::Writer;
 use crate::layers::Block;
 use crate::metadata::Metadata;
 use crate::patience;
+use crate::transaction::Changed;
 
 /// Who commits, and how far it came.
 #[derive(Default)]
@@ -47,6 +51,18 @@ impl Commits {
             }
             state = self.ended.wait(state);
         }
+    }
+}
+
+impl Commits {
+    /// Waits until nobody commits, and keeps it so.
+    fn begin_any(&self) -> Turn<'_> {
+        let mut state = self.state.lock();
+        while state.busy {
+            state = self.ended.wait(state);
+        }
+        state.busy = true;
+        Turn { commits: self }
     }
 }
 
@@ -83,16 +99,24 @@ impl Metadata {
     pub(crate) fn commit(&self, number: u64) -> Result<()> {
         patience::check()?;
         let Some(turn) = self.commits.begin(number) else { return Ok(()) };
-        let blocks = {
+        let journal = self.journal();
+        if journal.is_some() {
+            self.check_writable()?;
+        }
+        let (number, changed) = {
             let mut transactions = self.transactions.write();
             transactions.begin_commit();
             let committing = transactions.committing.as_ref().expect("it has begun");
-            let blocks = committing.changed.blocks.iter();
-            let blocks = blocks.map(|(number, block)| (*number, Block::clone(block)));
-            (committing.number, blocks.collect::<Vec<_>>())
+            (committing.number, committing.changed.clone())
         };
-        let (number, blocks) = blocks;
-        let written = self.release(&blocks).and_then(|()| Ok(self.layers.device().fsync()?));
+        let written = match &journal {
+            Some(journal) => self.commit_to(journal, &changed).inspect_err(|error| {
+                self.abort(error);
+            }),
+            None => {
+                self.release(&changed.blocks).and_then(|()| Ok(self.layers.device().fsync()?))
+            }
+        };
         let mut transactions = self.transactions.write();
         match &written {
             Ok(()) => {
@@ -106,8 +130,70 @@ impl Metadata {
         written
     }
 
+    /// Commits `changed` to `journal`, and stores it into the device file.
+    fn commit_to(&self, journal: &Writer, changed: &Changed) -> Result<()> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        if !journal.has_room(changed) {
+            self.checkpoint_to(journal)?;
+        }
+        journal.commit(changed)?;
+        self.release(&changed.blocks)
+    }
+
+    /// Brings all that is committed to its own place, so that the log begins anew.
+    fn checkpoint_to(&self, journal: &Writer) -> Result<()> {
+        let mark = journal.mark();
+        self.sync_device()?;
+        journal.advance(mark)
+    }
+
+    /// Writes all that is in the device file. An error that was met before, of what could be
+    /// written after all, is none: the log had it meanwhile.
+    fn sync_device(&self) -> Result<()> {
+        let device = self.layers.device();
+        Ok(device.fsync().or_else(|_| device.fsync())?)
+    }
+
+    /// Lets the device file catch up with the log, if that is rather full.
+    ///
+    /// # Errors
+    ///
+    /// The device's: what could not be written is tried again.
+    pub(crate) fn checkpoint_if_wanted(&self) -> Result<()> {
+        let Some(journal) = self.journal().filter(|journal| journal.wants_checkpoint()) else {
+            return Ok(());
+        };
+        self.check_writable()?;
+        // What is marked is in the device file when nobody commits.
+        let mark = {
+            let _turn = self.commits.begin_any();
+            journal.mark()
+        };
+        self.sync_device()?;
+        let turn = self.commits.begin_any();
+        let advanced = journal.advance(mark).inspect_err(|error| self.abort(error));
+        drop(turn);
+        advanced
+    }
+
+    /// Ends the log: all is in its own place, and says so.
+    ///
+    /// # Errors
+    ///
+    /// The device's.
+    pub(crate) fn close_journal(&self) -> Result<()> {
+        let Some(journal) = self.journal() else { return Ok(()) };
+        let turn = self.commits.begin_any();
+        self.checkpoint_to(&journal)?;
+        self.set_journal(None);
+        drop(turn);
+        Ok(())
+    }
+
     /// Stores `blocks` into the device file. Waits for memory.
-    fn release(&self, blocks: &[(u64, Block)]) -> Result<()> {
+    fn release(&self, blocks: &BTreeMap<u64, Block>) -> Result<()> {
         let block_bytes = self.superblock().block_bytes;
         for (number, block) in blocks {
             self.layers.device().write_all_at(block, number * block_bytes)?;

@@ -82,5 +82,6 @@ impl FileSystem {
         if let Some(number) = running {
             let _met_again = self.metadata.commit(number);
         }
+        let _tried_again = self.metadata.checkpoint_if_wanted();
     }
 }

@@ -368,6 +368,14 @@ impl GetBlock for FileMap {
         self.open.size_max
     }
 
+    /// A commit must not map what may be lost.
+    fn flush_failed(&self) {
+        if self.metadata.journal().is_some() {
+            let errno = mpage_block::Errno::IO;
+            self.metadata.abort(&Error::errno(errno, "a flush of the device failed"));
+        }
+    }
+
     fn cookie(&self) -> u64 {
         self.removals.load(Ordering::Acquire)
     }

@@ -8,9 +8,10 @@ use mpage::units::{BlockSize, PAGE_SIZE};
 use mpage::{AddressSpace, BackingDev, CachedFile, Identity, Operations, PageCache};
 use mpage_locks::Mutex;
 
+use crate::change::Change;
 use crate::committer::Committer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::RECOVER;
+use crate::features::{HAS_JOURNAL, RECOVER};
 use crate::inode::{FileKind, Inode, InodeNumber, Timestamp};
 use crate::journal;
 use crate::layers::Layers;
@@ -157,11 +158,19 @@ impl FileSystem {
             let mut space = self.metadata.space.lock();
             (space.free_inodes, space.free) = (free_inodes, free);
         }
-        let now = Timestamp::now();
-        let was_clean =
-            self.metadata.change(|change| change.edit_superblock(|sb| sb.begin(now)))?;
-        *self.marked.lock() = Some(was_clean);
+        let journal = match self.metadata.superblock().features.compat(HAS_JOURNAL) {
+            true => {
+                let flush = self.cache.device_flush(&self.dev);
+                Some(journal::Writer::open(&self.metadata, &self.dev, flush)?)
+            }
+            false => None,
+        };
+        let (now, journaled) = (Timestamp::now(), journal.is_some());
+        let begin = |change: &mut Change<'_>| change.edit_superblock(|sb| sb.begin(now, journaled));
+        *self.marked.lock() = Some(self.metadata.change(begin)?);
+        // That there is something to be replayed is on the medium before there is.
         self.metadata.commit(self.metadata.running())?;
+        self.metadata.set_journal(journal);
         match self.finish_orphans() {
             // Then nothing is written any more.
             Err(error) if error.kind != ErrorKind::Corrupt => Err(error),
@@ -195,6 +204,7 @@ impl FileSystem {
         let Some(was_clean) = self.marked.lock().take() else { return synced };
         let is_durable = synced.is_ok() || self.sync().is_ok();
         if is_durable && self.metadata.read_only().is_none() {
+            self.metadata.close_journal()?;
             let (blocks, inodes) = {
                 let space = self.metadata.space.lock();
                 (space.free, space.free_inodes)

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use mpage_block::Errno;
+use mpage_locks::atomic::{AtomicUsize, Ordering};
 use mpage_locks::{Mutex, RwLock};
 
 use crate::balloc::Zone;
@@ -18,6 +19,7 @@ use crate::emptiness::Watches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::Holds;
 use crate::inode::InodeNumber;
+use crate::journal::Writer;
 use crate::layers::{Attempt, Layers, Stop};
 use crate::open_inode::OpenInode;
 use crate::orphan::Orphans;
@@ -43,7 +45,9 @@ pub(crate) struct Metadata {
     pub(crate) holds: Holds,
     pub(crate) watches: Watches,
     /// Blocks that the running transaction may have.
-    blocks_max: usize,
+    blocks_max: AtomicUsize,
+    /// The log, from when the image begins to be written to when it is closed.
+    pub(crate) journal: RwLock<Option<Arc<Writer>>>,
     /// Why nothing may be written.
     read_only: OnceLock<String>,
 }
@@ -62,7 +66,8 @@ impl Metadata {
             orphans: Orphans::default(),
             holds: Holds::default(),
             watches: Watches::default(),
-            blocks_max: blocks_max.max(2 * CHANGE_BLOCKS_MAX),
+            blocks_max: AtomicUsize::new(blocks_max.max(2 * CHANGE_BLOCKS_MAX)),
+            journal: RwLock::default(),
             read_only: OnceLock::new(),
         }
     }
@@ -92,6 +97,26 @@ impl Metadata {
             None => Ok(()),
             Some(why) => Err(Error::errno(Errno::ROFS, why.clone())),
         }
+    }
+
+    /// The log, if it is written now.
+    pub(crate) fn journal(&self) -> Option<Arc<Writer>> {
+        self.journal.read().clone()
+    }
+
+    /// From now on transactions go through `journal`, in which they have to fit; or through none.
+    pub(crate) fn set_journal(&self, journal: Option<Writer>) {
+        let journal = journal.map(Arc::new);
+        if let Some(journal) = &journal {
+            let fits = journal.blocks_max();
+            let _before = self.blocks_max.fetch_min(fits, Ordering::Relaxed);
+        }
+        *self.journal.write() = journal;
+    }
+
+    /// The log cannot be written, for `error`: nothing is, from now on.
+    pub(crate) fn abort(&self, error: &Error) {
+        self.set_read_only(format!("{error}: the image can only be read now"));
     }
 
     /// Notes `error`: behind damage nothing is written any more.
@@ -183,7 +208,8 @@ impl Metadata {
         let mut may_commit = true;
         loop {
             let mut transactions = self.transactions.write();
-            if transactions.running.changed.blocks.len() + CHANGE_BLOCKS_MAX > self.blocks_max {
+            let blocks = transactions.running.changed.blocks.len();
+            if blocks + CHANGE_BLOCKS_MAX > self.blocks_max.load(Ordering::Relaxed) {
                 let number = transactions.running.number;
                 drop(transactions);
                 self.commit(number)?;

@@ -235,9 +235,12 @@ impl RawSuperblock {
     }
 
     /// Says that the image is in use from `now` on; true when it was clean.
-    pub(crate) fn begin(&mut self, now: Timestamp) -> bool {
+    pub(crate) fn begin(&mut self, now: Timestamp, journaled: bool) -> bool {
         let was_clean = self.state.get() & CLEAN != 0;
-        self.state = (self.state.get() & !CLEAN).into();
+        match journaled {
+            true => self.set_needs_recovery(true),
+            false => self.state = (self.state.get() & !CLEAN).into(),
+        }
         self.mnt_count = self.mnt_count.get().saturating_add(1).into();
         self.mtime = low_seconds(now);
         self.wtime = low_seconds(now);
@@ -248,6 +251,7 @@ impl RawSuperblock {
     pub(crate) fn end(&mut self, now: Timestamp, is_clean: bool) {
         let clean = if is_clean { CLEAN } else { 0 };
         self.state = (self.state.get() | clean).into();
+        self.set_needs_recovery(false);
         self.wtime = low_seconds(now);
     }
 

@@ -24,7 +24,7 @@ pub(crate) struct Transaction {
 }
 
 /// What a change did, or all changes of a transaction.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Changed {
     /// The newest content of the blocks that were written.
     pub(crate) blocks: BTreeMap<u64, Block>,

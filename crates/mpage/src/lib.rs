@@ -116,7 +116,7 @@ pub use file::CachedFile;
 pub use fsync::RangeSteps;
 pub use get_block::{Extent, GetBlock, MapRequest, OneBlock, Place, Purpose, SyncKind};
 pub use identity::Identity;
-pub use mpage::{generic_writepages, mpage_writepages, read_past_cache};
+pub use mpage::{LogWriter, generic_writepages, mpage_writepages, read_past_cache};
 #[cfg(not(any(mpage_loom, mpage_shuttle)))]
 pub use mpage_block::Backend;
 pub use mpage_block::Span;

@@ -261,6 +261,10 @@ impl Mapped {
         self.judge();
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), self.device.contents()).unwrap();
+        // What is committed and not in its place yet.
+        let mut replay = Command::new("e2fsck");
+        let replayed = replay.args(["-y", "-E", "journal_only"]).arg(file.path()).output().unwrap();
+        assert!(replayed.status.success(), "{replayed:?}");
         // The counts of the superblock are written when it is closed.
         let settings = ["ssv free_blocks_count", "ssv free_inodes_count", "ssv state"];
         let space = self.fs.metadata().space.lock();

@@ -1,4 +1,4 @@
-//! Replay of the journal of an image that was not closed.
+//! The journal: replayed when an image was not closed, [written](writer) while one is open.
 //!
 //! A journal is a file of the image. Behind its [superblock] is a ring of blocks, the log:
 //! transactions, each of descriptors with [tags] that say where the contents behind them belong,
@@ -71,9 +71,11 @@ mod revoke;
 mod scan;
 mod superblock;
 mod tags;
+mod writer;
 
 use self::log::Log;
 use self::superblock::{Journal, RawJournal};
+pub(crate) use self::writer::Writer;
 
 /// Replays the log of the image that `device` is all of, and marks it as replayed. `metadata` is
 /// what the image was before; it is to be read again.

@@ -1,7 +1,7 @@
 //! The blocks of a log that are not content: descriptors, revokes and commits.
 
 use zerocopy::big_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::superblock::{Journal, Sums};
 
@@ -13,7 +13,7 @@ pub(super) const HEADER: usize = size_of::<RawHeader>();
 /// `h_chksum_type` of a sum of a whole transaction: crc32.
 const CRC32: u8 = 1;
 
-#[derive(FromBytes, KnownLayout, Immutable)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct RawHeader {
     magic: U32,
@@ -21,7 +21,7 @@ struct RawHeader {
     sequence: U32,
 }
 
-#[derive(FromBytes, KnownLayout, Immutable)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct RawCommit {
     header: RawHeader,
@@ -32,6 +32,8 @@ struct RawCommit {
     seconds: U64,
     nanoseconds: U32,
 }
+
+const _: () = assert!(size_of::<RawCommit>() == 60);
 
 /// Where the sum of a commit block is.
 const COMMIT_SUM_AT: usize = 16;
@@ -59,6 +61,47 @@ pub(super) fn kind(block: &[u8], sequence: u32) -> Option<Kind> {
         5 => Kind::Revoke,
         _ => return None,
     })
+}
+
+impl Kind {
+    fn number(self) -> u32 {
+        match self {
+            Kind::Descriptor => 1,
+            Kind::Commit => 2,
+            Kind::Revoke => 5,
+        }
+    }
+}
+
+/// A block of `kind` of transaction `sequence` that says nothing else yet.
+pub(super) fn begin(journal: &Journal, kind: Kind, sequence: u32) -> Vec<u8> {
+    let mut block = vec![0; journal.block_bytes];
+    let header =
+        RawHeader { magic: MAGIC.into(), kind: kind.number().into(), sequence: sequence.into() };
+    block[..HEADER].copy_from_slice(header.as_bytes());
+    block
+}
+
+/// Puts the sum of a descriptor or revoke block at its end, if it has one.
+pub(super) fn end(journal: &Journal, block: &mut [u8]) {
+    let (body, tail) = block.split_at_mut(journal.block_bytes - journal.tail_bytes());
+    if !tail.is_empty() {
+        let sum = journal.seed.of(body).of(&[0; 4]);
+        tail.copy_from_slice(&sum.0.to_be_bytes());
+    }
+}
+
+/// The block that commits transaction `sequence`, at `time`: seconds and nanoseconds.
+pub(super) fn commit(journal: &Journal, sequence: u32, time: (u64, u32)) -> Vec<u8> {
+    let mut block = begin(journal, Kind::Commit, sequence);
+    let (commit, _) = RawCommit::mut_from_prefix(&mut block).expect("a block is longer");
+    (commit.seconds, commit.nanoseconds) = (time.0.into(), time.1.into());
+    if let Sums::Each { .. } = journal.sums {
+        let sum = journal.seed.of(&block).0;
+        let (commit, _) = RawCommit::mut_from_prefix(&mut block).expect("a block is longer");
+        commit.checksum[0] = sum.into();
+    }
+    block
 }
 
 /// True when the sum at the end of a descriptor or revoke block is right, or there is none.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::record::HEADER;
+use super::record::{self, HEADER, Kind};
 use super::superblock::Journal;
 use crate::error::{Error, Result};
 
@@ -66,6 +66,25 @@ impl Revoked {
     pub(super) fn has(&self, block: u64, sequence: u32) -> bool {
         self.0.get(&block).is_some_and(|revoked| !is_later(sequence, *revoked))
     }
+}
+
+/// The blocks by which transaction `sequence` revokes `numbers`.
+pub(super) fn blocks(journal: &Journal, sequence: u32, numbers: &[u64]) -> Vec<Vec<u8>> {
+    let len = if journal.wide { 8 } else { 4 };
+    let room = journal.block_bytes - RECORDS_AT - journal.tail_bytes();
+    let blocks = numbers.chunks(room / len).map(|numbers| {
+        let mut block = record::begin(journal, Kind::Revoke, sequence);
+        let mut at = RECORDS_AT;
+        for number in numbers {
+            block[at..at + len].copy_from_slice(&number.to_be_bytes()[8 - len..]);
+            at += len;
+        }
+        let count = u32::try_from(at).expect("at most a page");
+        block[HEADER..RECORDS_AT].copy_from_slice(&count.to_be_bytes());
+        record::end(journal, &mut block);
+        block
+    });
+    blocks.collect()
 }
 
 #[cfg(test)]

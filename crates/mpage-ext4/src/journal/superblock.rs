@@ -96,6 +96,8 @@ pub(super) struct Journal {
     pub(super) sums: Sums,
     /// What sums begin with.
     pub(super) seed: Checksum,
+    /// The journal's own.
+    pub(super) uuid: [u8; 16],
 }
 
 impl RawJournal {
@@ -171,6 +173,32 @@ impl RawJournal {
         self.as_bytes()
     }
 
+    /// Says that the log begins at block `start` with transaction `sequence`.
+    pub(super) fn begin_at(&mut self, start: u32, sequence: u32) {
+        self.start = start.into();
+        self.sequence = sequence.into();
+        self.sum();
+    }
+
+    /// Has an empty log written as Linux would with an image like this: with block numbers of 64
+    /// bits if `wide`, and with sums of each block if `summed`. Linux: `ext4_load_journal()`,
+    /// `set_journal_csum_feature_set()`, fs/ext4/super.c.
+    pub(super) fn set_features(&mut self, wide: bool, summed: bool) {
+        if !self.has_features() {
+            self.kind = VERSION_2.into();
+            self.feature_compat = 0.into();
+            self.feature_incompat = 0.into();
+            self.feature_ro_compat = 0.into();
+        }
+        let wide = if wide { SIXTY_FOUR_BIT } else { 0 };
+        let summed = if summed { CSUM_V3 } else { 0 };
+        let others = self.feature_incompat.get() & !(ASYNC_COMMIT | CSUM_V2 | CSUM_V3);
+        self.feature_incompat = (others | REVOKE | wide | summed).into();
+        self.feature_compat = (self.feature_compat.get() & !CHECKSUM).into();
+        self.checksum_type = if summed == 0 { 0 } else { CRC32C };
+        self.sum();
+    }
+
     /// Says that the log is empty, and that the next transaction is `sequence`.
     pub(super) fn empty(&mut self, sequence: u32) {
         self.start = 0.into();
@@ -222,6 +250,7 @@ impl Journal {
             async_commit: incompat & ASYNC_COMMIT != 0,
             sums,
             seed: Checksum::START.of(&raw.uuid),
+            uuid: raw.uuid,
         })
     }
 

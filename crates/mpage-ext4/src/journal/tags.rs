@@ -3,9 +3,9 @@
 //! Linux: Documentation/filesystems/ext4/journal.rst; `jbd2_do_replay()`, fs/jbd2/recovery.c.
 
 use zerocopy::big_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::record::HEADER;
+use super::record::{self, HEADER, Kind};
 use super::superblock::{Journal, Sums};
 
 /// The content began with the magic number of a journal, and zeros were put there.
@@ -20,7 +20,7 @@ const UUID: usize = 16;
 const BEHIND_SUMMED: usize = 2;
 
 /// A tag with 32 bits of flags and sum. `INCOMPAT_CSUM_V3`.
-#[derive(FromBytes, KnownLayout, Immutable)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct WideTag {
     block_lo: U32,
@@ -30,7 +30,7 @@ struct WideTag {
 }
 
 /// Any other; with 32-bit block numbers it ends before `block_hi`.
-#[derive(FromBytes, KnownLayout, Immutable)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct NarrowTag {
     block_lo: U32,
@@ -79,6 +79,87 @@ impl Iterator for Tags<'_> {
             _ => &[],
         };
         Some(tag)
+    }
+}
+
+/// A descriptor that is being written.
+pub(super) struct Descriptor<'a> {
+    journal: &'a Journal,
+    sequence: u32,
+    block: Vec<u8>,
+    at: usize,
+    /// Where the flags of the last tag begin, and how long they are.
+    flags: Option<(usize, usize)>,
+}
+
+impl<'a> Descriptor<'a> {
+    /// One of transaction `sequence`, without tags.
+    pub(super) fn new(journal: &'a Journal, sequence: u32) -> Descriptor<'a> {
+        let block = record::begin(journal, Kind::Descriptor, sequence);
+        Descriptor { journal, sequence, block, at: HEADER, flags: None }
+    }
+
+    /// Tags that fit into one at least, of a journal with blocks of `block_bytes`.
+    pub(super) fn tags_min(block_bytes: usize) -> usize {
+        (block_bytes - HEADER - UUID - 4) / size_of::<WideTag>()
+    }
+
+    /// Adds the tag of `content`, as it is in the log, of block `number` of the image; false when
+    /// there is no room for it.
+    pub(super) fn push(&mut self, number: u64, content: &[u8], is_escaped: bool) -> bool {
+        let is_first = self.flags.is_none();
+        let low = U32::from((number & 0xffff_ffff) as u32);
+        let high = U32::from((number >> 32) as u32);
+        let escaped = if is_escaped { ESCAPED } else { 0 };
+        let flags = escaped | if is_first { 0 } else { SAME_UUID };
+        let sum = || self.journal.seed.of(&self.sequence.to_be_bytes()).of(content);
+        let (bytes, flags_at) = match self.journal.sums {
+            Sums::Each { wide: true } => {
+                let tag = WideTag {
+                    block_lo: low,
+                    flags: flags.into(),
+                    block_hi: high,
+                    checksum: sum().0.into(),
+                };
+                (tag.as_bytes().to_vec(), (4, 4))
+            }
+            sums => {
+                let checksum = if sums == Sums::None { 0 } else { sum().low() };
+                let tag = NarrowTag {
+                    block_lo: low,
+                    checksum: checksum.into(),
+                    flags: ((flags & 0xffff) as u16).into(),
+                    block_hi: high,
+                };
+                let fields = size_of::<NarrowTag>() - if self.journal.wide { 0 } else { 4 };
+                let mut bytes = tag.as_bytes()[..fields].to_vec();
+                if self.journal.tail_bytes() > 0 {
+                    bytes.extend([0; BEHIND_SUMMED]);
+                }
+                (bytes, (6, 2))
+            }
+        };
+        let uuid = if is_first { UUID } else { 0 };
+        let end = self.at + bytes.len() + uuid;
+        if end > self.journal.block_bytes - self.journal.tail_bytes() {
+            return false;
+        }
+        self.block[self.at..self.at + bytes.len()].copy_from_slice(&bytes);
+        if is_first {
+            self.block[end - UUID..end].copy_from_slice(&self.journal.uuid);
+        }
+        self.flags = Some((self.at + flags_at.0, flags_at.1));
+        self.at = end;
+        true
+    }
+
+    /// The whole block.
+    pub(super) fn end(mut self) -> Vec<u8> {
+        let (at, len) = self.flags.expect("it has a tag");
+        // All flags are in the lowest byte.
+        self.block[at + len - 1] |= LAST.to_le_bytes()[0];
+        record::end(self.journal, &mut self.block);
+        self.block
     }
 }
 

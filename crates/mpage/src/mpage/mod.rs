@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::get_block::GetBlock;
 use crate::writeback::WritebackControl;
 
-pub use past_cache::read_past_cache;
+pub use past_cache::{LogWriter, read_past_cache};
 pub(crate) use past_cache::{discard, write_zeroes};
 pub(crate) use read::{Filling, Then, mpage_readahead};
 pub(crate) use write_range::{DirectIo, write_dirty_range};

@@ -1,4 +1,4 @@
-//! Zeros, discards and small reads on the device itself, past the cache.
+//! Zeros, discards, logs and small reads on the device itself, past the cache.
 //!
 //! Linux: block/blk-lib.c.
 
@@ -76,6 +76,69 @@ pub fn read_past_cache(dev: &BackingDev, offset: u64, to: &mut [u8]) -> Result<(
     submit_and_wait(&**dev.block(), bio)?;
     arena.read(frame, 0, to);
     Ok(())
+}
+
+/// Writes on a device, past the cache and with memory of its own: for block maps with a log, which
+/// must not wait for memory that waits for them. What the cache has of those bytes is not touched.
+#[derive(Debug)]
+pub struct LogWriter {
+    dev: Arc<BackingDev>,
+    arena: Arc<Arena>,
+    frames: Vec<FrameId>,
+}
+
+impl LogWriter {
+    /// A writer on `dev` with `bytes` of memory, rounded up to pages: the most of one write to it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` when there is not so much memory.
+    pub fn new(dev: &Arc<BackingDev>, bytes: usize) -> Result<LogWriter, Errno> {
+        let count = bytes.div_ceil(PAGE_SIZE).max(1);
+        let options = ArenaOptions { frames: count, reserve: 0, prefault: true };
+        let arena = Arc::new(Arena::new(&options).map_err(|_| Errno::NOMEM)?);
+        let taken = (0..count).map(|_| arena.alloc(Purpose::Cache, 0, None));
+        let frames = taken.map(|frame| frame.expect("all frames are free")).collect();
+        Ok(LogWriter { dev: Arc::clone(dev), arena, frames })
+    }
+
+    /// True when a write can be durable by itself. Else
+    /// [`DeviceFlush::flush_writes`](crate::DeviceFlush::flush_writes) makes it so.
+    pub fn has_fua(&self) -> bool {
+        self.dev.limits().fua || !self.dev.limits().volatile_cache
+    }
+
+    /// Writes `from` at byte `offset` of the device; waits for it. With `durable` it is on the
+    /// medium then, if [`has_fua`](Self::has_fua), and nothing else need be.
+    ///
+    /// # Errors
+    ///
+    /// The device's.
+    ///
+    /// # Panics
+    ///
+    /// When the bytes are not whole sectors.
+    pub fn write(&mut self, offset: u64, from: &[u8], durable: bool) -> Result<(), Errno> {
+        let is_whole = |bytes: u64| bytes.is_multiple_of(SECTOR_SIZE as u64);
+        assert!(is_whole(offset) && is_whole(from.len() as u64), "a log is whole sectors");
+        let limits = *self.dev.limits();
+        let flags = BioFlags { sync: true, background: false, fua: durable && limits.fua };
+        let mut done = 0;
+        while done < from.len() {
+            let mut bio = Bio::write(&self.arena, sector_at(offset + done as u64), flags);
+            for frame in &self.frames {
+                let piece = &from[done..from.len().min(done + PAGE_SIZE)];
+                if piece.is_empty() || !bio.push(*frame, 0, piece.len(), &limits) {
+                    break;
+                }
+                self.arena.write(*frame, 0, piece);
+                done += piece.len();
+            }
+            assert!(!bio.is_empty(), "a device takes a page at a time");
+            submit_and_wait(&**self.dev.block(), bio)?;
+        }
+        Ok(())
+    }
 }
 
 fn one_frame() -> Result<(Arc<Arena>, FrameId), Errno> {
