@@ -8,7 +8,7 @@ use crate::command::{PATIENCE, cargo, run, run_tests, within};
 use crate::failure::Failure;
 use crate::sanitize::{self, Scope};
 use crate::schedules::{self, Search};
-use crate::{clients, contract, fuzz, mutants, sim, tidy, tools};
+use crate::{clients, contract, crash, fuzz, mutants, sim, tidy, tools};
 
 /// A check with a name.
 struct Step {
@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     Step { name: "mutants", run: mutants::check_all },
     Step { name: "sim", run: sim::run_short },
     Step { name: "sanitize", run: || sanitize::run(Scope::Unsafe) },
+    Step { name: "crash", run: crash::run_short },
     Step { name: "fuzz", run: fuzz::run_short },
     Step { name: "clients", run: clients::run_short },
 ];

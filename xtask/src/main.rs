@@ -7,6 +7,7 @@ mod ci;
 mod clients;
 mod command;
 mod contract;
+mod crash;
 mod failure;
 mod function;
 mod fuzz;
@@ -57,6 +58,11 @@ const TASKS: &[Task] = &[
         name: "sim",
         help: "[--on ext4] [--programs N] [--from SEED], or --seed SEED: random programs",
         run: sim::run_task,
+    },
+    Task {
+        name: "crash",
+        help: "[--states N] [--seed SEED] [--only WORKLOAD] crashes of images with a journal",
+        run: crash::run_task,
     },
     Task {
         name: "fuzz",
