@@ -108,15 +108,30 @@ impl Claims {
         })
     }
 
-    /// The settled runs among `blocks`, `max` at most.
-    pub(crate) fn settled(&self, max: usize, blocks: &Range<u64>) -> Vec<Settled> {
-        let settled = self.inside(blocks).filter(|(_, claim)| claim.settled);
-        let run = |(run, claim): (Range<u64>, Claim)| Settled {
-            to: run.start.wrapping_add(claim.shift),
-            unwritten: claim.unwritten,
-            blocks: run,
-        };
-        settled.take(max).map(run).collect()
+    /// The first settled runs among `blocks`: `runs_max` at most, with `blocks_max` blocks at most,
+    /// and where to go on behind them; `None` when they are all.
+    pub(crate) fn settled(
+        &self,
+        blocks: &Range<u64>,
+        (runs_max, blocks_max): (usize, u64),
+    ) -> (Vec<Settled>, Option<u64>) {
+        let (mut runs, mut left) = (Vec::new(), blocks_max);
+        for (run, claim) in self.inside(blocks).filter(|(_, claim)| claim.settled) {
+            if runs.len() == runs_max || left == 0 {
+                return (runs, Some(run.start));
+            }
+            let end = run.end.min(run.start.saturating_add(left));
+            left -= end - run.start;
+            runs.push(Settled {
+                to: run.start.wrapping_add(claim.shift),
+                unwritten: claim.unwritten,
+                blocks: run.start..end,
+            });
+            if end < run.end {
+                return (runs, Some(end));
+            }
+        }
+        (runs, None)
     }
 
     /// Claimed blocks, and in how many runs.
@@ -148,10 +163,8 @@ mod tests {
         claims.settle(&(12..14));
         assert!(claims.find(10).unwrap().fresh && !claims.find(13).unwrap().fresh);
         assert!(!claims.is_settled());
-        assert_eq!(
-            claims.settled(9, &(0..20)),
-            [Settled { blocks: 12..14, to: 112, unwritten: false }]
-        );
+        let middle = Settled { blocks: 12..14, to: 112, unwritten: false };
+        assert_eq!(claims.settled(&(0..20), (9, 99)), (vec![middle], None));
         claims.settle(&(0..100));
         assert!(claims.is_settled());
         assert_eq!(claims.counts(), (10, 1), "what was settled in pieces is one run");
@@ -160,5 +173,23 @@ mod tests {
         claims.insert(15..16, 7, true);
         assert_eq!(claims.remove(&(0..100)), vec![110..115; 1], "bits of unwritten blocks are set");
         assert!(claims.is_empty());
+    }
+
+    #[test]
+    fn settled_runs_are_cut_where_they_are_too_many() {
+        let mut claims = Claims::default();
+        for (blocks, to) in [(10..20, 110), (30..40, 230), (50..60, 350)] {
+            claims.insert(blocks, to, false);
+        }
+        claims.settle(&(0..100));
+        let run = |blocks: Range<u64>, to| Settled { blocks, to, unwritten: false };
+        let (first, second) = (run(10..20, 110), run(30..40, 230));
+        let all = 0..100;
+        let both = vec![first.clone(), second.clone()];
+        assert_eq!(claims.settled(&all, (2, 99)), (both.clone(), Some(50)));
+        assert_eq!(claims.settled(&all, (9, 20)), (both, Some(50)));
+        let part = vec![first, run(30..35, 230)];
+        assert_eq!(claims.settled(&all, (9, 15)), (part, Some(35)));
+        assert_eq!(claims.settled(&(35..45), (9, 15)), (vec![run(35..40, 235)], None));
     }
 }

@@ -29,6 +29,8 @@ use crate::{balloc, block_map, orphan};
 const CLAIM_MAX: u64 = 1 << 15;
 /// Settled runs that one change puts into the map.
 const RUNS_MAX: usize = 32;
+/// Bitmaps, or blocks of numbers, that these can fill.
+const FILLED_MAX: u64 = 64;
 
 /// The block map of one file.
 pub(crate) struct FileMap {
@@ -136,8 +138,7 @@ impl FileMap {
                 if state.modified == step.modified {
                     state.modified = None;
                 }
-                let last = step.runs.last().filter(|_| step.runs.len() == RUNS_MAX);
-                last.map(|run| run.blocks.end)
+                step.rest
             })?;
         }
         Ok(())
@@ -160,17 +161,20 @@ impl FileMap {
         // A file that was forgotten meanwhile is another one's by now, who knows its size.
         let Some(file) = self.open.file() else { return Ok(Step::default()) };
         let mut inode = self.inode(change)?;
-        let (runs, modified, nodes) = {
+        let (block_bytes, per_group) = (change.sb.block_bytes, change.sb.blocks_per_group);
+        let blocks_max = FILLED_MAX * per_group.min(block_bytes / 4);
+        let ((runs, rest), modified, nodes) = {
             let state = self.open.lock();
             // What a direct write has put behind the end so far is not the file's yet.
-            let end = file.size().div_ceil(change.sb.block_bytes);
-            (state.claims.settled(RUNS_MAX, &(first..end)), state.modified, state.nodes())
+            let end = file.size().div_ceil(block_bytes);
+            let settled = state.claims.settled(&(first..end), (RUNS_MAX, blocks_max));
+            (settled, state.modified, state.nodes())
         };
         change.allowance = nodes;
-        let size = size_on_device(change.sb.block_bytes, &runs, &inode, size_bytes, file.size());
+        let size = size_on_device(block_bytes, &runs, &inode, size_bytes, file.size());
         let more_than_times = !runs.is_empty() || size != inode.size;
         if !more_than_times && modified.is_none() {
-            return Ok(Step { runs, modified, inode: None, nodes_used: 0 });
+            return Ok(Step { runs, rest, modified, inode: None, nodes_used: 0 });
         }
         change.only_times = !more_than_times;
         for run in &runs {
@@ -186,7 +190,7 @@ impl FileMap {
         }
         change.put_inode(&inode)?;
         let nodes_used = nodes - change.allowance;
-        Ok(Step { runs, modified, inode: Some(inode), nodes_used })
+        Ok(Step { runs, rest, modified, inode: Some(inode), nodes_used })
     }
 
     /// Takes `blocks` out of the map, in as many changes as it takes.
@@ -251,6 +255,8 @@ impl FileMap {
 #[derive(Default)]
 struct Step {
     runs: Vec<Settled>,
+    /// Where the next one goes on; `None` when it was the last.
+    rest: Option<u64>,
     modified: Option<Timestamp>,
     /// The inode, if it was written.
     inode: Option<Inode>,
