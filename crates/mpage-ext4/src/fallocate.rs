@@ -28,13 +28,13 @@ impl FileMap {
         let mut start = blocks.start;
         while start < blocks.end {
             let step = |change: &mut Change<'_>| self.allocate_some(change, start..blocks.end);
-            start = self.metadata.change(step)?;
+            start = self.metadata.change_and(step, |step, _| self.map_changed(step))?;
         }
         Ok(())
     }
 
     /// Does so for some runs from the beginning of `blocks` on; returns where to go on.
-    fn allocate_some(&self, change: &mut Change<'_>, blocks: Range<u64>) -> Attempt<u64> {
+    fn allocate_some(&self, change: &mut Change<'_>, blocks: Range<u64>) -> Attempt<(u64, Inode)> {
         let mut inode = self.inode(change)?;
         let mut block = blocks.start;
         for _ in 0..RUNS_MAX {
@@ -49,7 +49,8 @@ impl FileMap {
             };
         }
         change.put_inode(&inode)?;
-        Ok(block)
+        self.hold_nodes(change, &inode)?;
+        Ok((block, inode))
     }
 
     /// As [`find`](FileMap::find); what is dirty counts as unwritten.
@@ -95,9 +96,10 @@ impl FileMap {
                 let mut inode = self.inode(change)?;
                 let left = block_map::unwrite(change, &mut inode, blocks.start..end)?;
                 change.put_inode(&inode)?;
+                self.hold_nodes(change, &inode)?;
                 Ok((left, inode))
             };
-            match self.metadata.change_and(step, |step, _| self.map_cut(step))? {
+            match self.metadata.change_and(step, |step, _| self.map_changed(step))? {
                 Some(left) => end = left,
                 None => return self.allocate(blocks),
             }

@@ -334,8 +334,8 @@ impl File {
     ///
     /// # Errors
     ///
-    /// As [`CachedFile::punch_hole`]; `EINVAL` of nothing; `EPERM` when its flags forbid it;
-    /// `EROFS`.
+    /// As [`CachedFile::punch_hole`]; `ENOSPC` when the map needs room to be told, and there is
+    /// none; `EINVAL` of nothing; `EPERM` when its flags forbid it; `EROFS`.
     pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
         self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
         self.check_range(&range)?;

@@ -200,13 +200,15 @@ impl FileMap {
             let step = |change: &mut Change<'_>| {
                 let mut inode = self.inode(change)?;
                 let left = block_map::remove(change, &mut inode, blocks.start..end)?;
-                if blocks.end >= self.open.size_max / change.sb.block_bytes {
-                    self.settle_cut(change, &mut inode, left)?;
+                match blocks.end >= self.open.size_max / change.sb.block_bytes {
+                    // Such a map needs no more than before.
+                    true => self.settle_cut(change, &mut inode, left)?,
+                    false => self.hold_nodes(change, &inode)?,
                 }
                 change.put_inode(&inode)?;
                 Ok((left, inode))
             };
-            match self.metadata.change_and(step, |step, _| self.map_cut(step))? {
+            match self.metadata.change_and(step, |step, _| self.map_changed(step))? {
                 Some(left) => end = left,
                 None => return Ok(()),
             }
@@ -242,12 +244,23 @@ fn to_read(run: Extent) -> Extent {
 }
 
 impl FileMap {
-    /// The map is that of `inode` now; `left` is still to be removed.
-    pub(crate) fn map_cut(&self, (left, inode): (Option<u64>, Inode)) -> Option<u64> {
+    /// Holds what has to be reserved besides when the map is that of `inode`, for what it is still
+    /// to take in: [`map_changed`](Self::map_changed) finds it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`.
+    pub(crate) fn hold_nodes(&self, change: &mut Change<'_>, inode: &Inode) -> Result<()> {
+        let missing = self.open.lock().nodes_missing(change.sb, inode);
+        change.hold_blocks(missing)
+    }
+
+    /// The map is that of `inode` now; returns `rest`, what is still to be done.
+    pub(crate) fn map_changed<T>(&self, (rest, inode): (T, Inode)) -> T {
         let mut state = self.open.lock();
         let of = (self.metadata.superblock(), &inode);
         state.map_changed(of, &mut self.metadata.space.lock(), 0);
-        left
+        rest
     }
 }
 

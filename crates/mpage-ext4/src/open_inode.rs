@@ -171,6 +171,12 @@ impl State {
         self.nodes
     }
 
+    /// Blocks that have to be reserved besides when the map is that of `inode`.
+    pub(crate) fn nodes_missing(&self, sb: &Superblock, inode: &Inode) -> u64 {
+        let (runs, blocks) = self.counts();
+        block_map::nodes_for(sb, inode, runs, blocks).saturating_sub(self.nodes)
+    }
+
     /// `blocks`, of the delayed, have the place from `to` on, which is claimed.
     pub(crate) fn claim(&mut self, space: &mut Space, blocks: Range<u64>, to: u64) {
         let reserved: u64 = inside(&self.delayed, &blocks).iter().map(len).sum();
@@ -219,10 +225,9 @@ impl State {
     ) {
         self.give_back_nodes(space, self.nodes.saturating_sub(used));
         let (runs, blocks) = self.counts();
-        let nodes = block_map::nodes_for(sb, inode, runs, blocks);
-        self.give_back_nodes(space, nodes);
-        // A map that was cut may need more than before.
-        let more = (nodes - self.nodes).min(space.available());
+        self.give_back_nodes(space, block_map::nodes_for(sb, inode, runs, blocks));
+        // A map that was cut, or got unwritten blocks, may need more than before.
+        let more = self.nodes_missing(sb, inode).min(space.available());
         space.reserved += more;
         self.nodes += more;
     }

@@ -9,6 +9,7 @@ mod damage;
 mod damaged;
 mod emptying;
 mod faults;
+mod full;
 mod growing;
 mod holds;
 mod image;
