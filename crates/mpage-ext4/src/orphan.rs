@@ -102,22 +102,32 @@ impl FileSystem {
     /// `Corrupt`; the device's. It stays an orphan then, and is freed with a later commit, or when
     /// the image is opened again.
     pub(crate) fn free_if_unused(&self, inode: InodeNumber) -> Result<()> {
-        let is_orphan = self.metadata.orphans.lock().contains(&inode);
-        let is_held = self.metadata.holds.lock().contains_key(&inode);
-        if !is_orphan || is_held || !patience::may_wait() {
-            return Ok(());
+        loop {
+            let is_orphan = self.metadata.orphans.lock().contains(&inode);
+            let is_held = self.metadata.holds.lock().contains_key(&inode);
+            if !is_orphan || is_held || !patience::may_wait() {
+                return Ok(());
+            }
+            let open = self.metadata.open.lock().get(&inode).cloned();
+            let Some(open) = open else { return self.free_orphan(inode) };
+            if open.lock().opens > 0 {
+                return Ok(());
+            }
+            // Who takes its last name and who closes it last may both be here.
+            let _alone = open.shaping.lock();
+            let is_same = |it: &Arc<OpenInode>| Arc::ptr_eq(it, &open);
+            if self.metadata.open.lock().get(&inode).is_some_and(is_same) {
+                return self.free_closed(&open);
+            }
+            // It was forgotten meanwhile, or another is here who frees it.
         }
-        let open = self.metadata.open.lock().get(&inode).cloned();
-        let Some(open) = open else { return self.free_orphan(inode) };
-        if open.lock().opens > 0 {
-            return Ok(());
-        }
-        // Who takes its last name and who closes it last may both be here.
-        let _alone = open.shaping.lock();
+    }
+
+    /// As [`free_if_unused`](Self::free_if_unused), of a file in memory, by who shapes it.
+    fn free_closed(&self, open: &OpenInode) -> Result<()> {
+        let inode = open.number;
         let has_names = self.metadata.read(|view| Ok(view.inode(inode)?.links > 0))?;
-        let is_same = |it: &Arc<OpenInode>| Arc::ptr_eq(it, &open);
-        let is_in_memory = self.metadata.open.lock().get(&inode).is_some_and(is_same);
-        if has_names || !is_in_memory || open.lock().opens > 0 {
+        if has_names || open.lock().opens > 0 {
             return Ok(());
         }
         // Nobody can open it any more. What is cached of it goes, written or not, and no write is

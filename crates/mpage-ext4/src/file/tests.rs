@@ -7,6 +7,7 @@ use std::time::Duration;
 use mpage::{GetBlock, MapRequest, PageCache, Place, Purpose, RangeSteps};
 use mpage_block::wrap::Delay;
 use mpage_block::{BioOp, MemoryDevice, MemoryOptions};
+use mpage_locks::thread;
 
 use super::*;
 use crate::{New, Options, block_map};
@@ -149,4 +150,24 @@ fn a_sync_does_not_wait_for_what_is_settled_beside_it() {
         let mapped = rig.fs.metadata.read(find).unwrap();
         assert!(matches!(mapped.place, Place::Mapped(_)), "run {run}");
     });
+}
+
+/// Seen to fail: with nothing done when the file is not in memory any more.
+#[test]
+fn a_file_that_is_forgotten_while_it_is_removed_is_freed() {
+    let rig = Rig::new(&[1; 100]);
+    let open = rig.fs.metadata.open.lock().get(&rig.inode).cloned().unwrap();
+    let users = Arc::strong_count(&open);
+    let alone = open.shaping.lock();
+    let fs = Arc::clone(&rig.fs);
+    let remove = move || fs.unlink(InodeNumber::ROOT, b"file");
+    let remover = thread::spawn("remove", remove).unwrap();
+    // It is about to wait for who shapes the file.
+    while Arc::strong_count(&open) == users {
+        thread::yield_now();
+    }
+    assert!(rig.fs.forget(rig.inode));
+    drop(alone);
+    remover.join().unwrap().unwrap();
+    assert_eq!(*rig.fs.metadata.orphans.lock(), []);
 }
