@@ -33,6 +33,7 @@ impl FileSystem {
     ///
     /// `EPERM` when its flags forbid it; `EROFS`; `Corrupt`; the device's.
     pub fn set_attributes(&self, inode: InodeNumber, new: &NewAttributes) -> Result<()> {
+        let _writer = self.metadata.begin_writing()?;
         let now = Timestamp::now();
         let open = self.metadata.open.lock().get(&inode).cloned();
         let set = |change: &mut Change<'_>| {

@@ -72,7 +72,8 @@ impl Drop for Committer {
 impl FileSystem {
     /// Commits what was changed. An error is met again by whoever syncs: nothing is lost by it.
     fn commit_now_and_then(&self) {
-        let _tried_again = self.release_all();
+        let begun = self.metadata.begin_writing();
+        let _tried_again = begun.and_then(|_writer| self.release_all());
         let _met_again = self.bring_up_to_date();
         let running = {
             let transactions = self.metadata.transactions.read();

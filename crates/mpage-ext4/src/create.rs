@@ -117,6 +117,7 @@ impl FileSystem {
         fill: impl Fn(&mut Change<'_>, &mut Inode, &mut Inode) -> Attempt<()>,
     ) -> Result<InodeNumber> {
         names::check(name)?;
+        let _writer = self.metadata.begin_writing()?;
         self.warm_up(parent, name)?;
         let now = Timestamp::now();
         self.metadata.change(|change| {

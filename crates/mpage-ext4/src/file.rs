@@ -17,6 +17,7 @@ use crate::file_system::FileSystem;
 use crate::inode::{APPEND_FLAG, EXTENTS_FLAG, FileKind, IMMUTABLE_FLAG, InodeNumber, Timestamp};
 use crate::open_inode::OpenInode;
 use crate::view::View;
+use crate::writers::Writer;
 use crate::{indirect, names, patience};
 
 /// Files that are kept in memory though nobody has them open.
@@ -167,7 +168,7 @@ impl File {
     }
 
     /// What is cached of it: to read, to give advice, to look at. What is written through it does
-    /// not change the file's times.
+    /// not change the file's times, and has to be over when the image is closed.
     pub fn cached(&self) -> &CachedFile {
         &self.cached
     }
@@ -194,7 +195,8 @@ impl File {
     /// those of reading what is covered in part.
     pub fn write_at(&self, from: &[u8], offset: u64) -> Result<usize> {
         let appends = offset >= self.size();
-        self.check_changeable(if appends { IMMUTABLE_FLAG } else { IMMUTABLE_FLAG | APPEND_FLAG })?;
+        let forbidden = if appends { IMMUTABLE_FLAG } else { IMMUTABLE_FLAG | APPEND_FLAG };
+        let _writer = self.begin_writing(forbidden)?;
         let written = self.cached.write_at(from, offset)?;
         self.note_modified();
         Ok(written)
@@ -208,7 +210,8 @@ impl File {
     /// As [`write_at`](Self::write_at).
     pub fn try_write_at(&self, from: &[u8], offset: u64) -> Result<usize> {
         let appends = offset >= self.size();
-        self.check_changeable(if appends { IMMUTABLE_FLAG } else { IMMUTABLE_FLAG | APPEND_FLAG })?;
+        let forbidden = if appends { IMMUTABLE_FLAG } else { IMMUTABLE_FLAG | APPEND_FLAG };
+        let _writer = self.begin_writing(forbidden)?;
         let write = || Ok(self.cached.try_write_at(from, offset)?);
         let Some(written) = patience::without_waiting(write) else { return Ok(0) };
         let written = written?;
@@ -224,7 +227,7 @@ impl File {
     ///
     /// As [`write_at`](Self::write_at), and the device's.
     pub fn write_direct_at(&self, from: &[u8], offset: u64) -> Result<()> {
-        self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
+        let _writer = self.begin_writing(IMMUTABLE_FLAG | APPEND_FLAG)?;
         self.cached.write_direct_at(from, offset)?;
         self.note_modified();
         Ok(())
@@ -243,11 +246,12 @@ impl File {
         Ok(())
     }
 
-    /// Checks that the image may be written, and that the file has none of the flags `forbidden`.
-    fn check_changeable(&self, forbidden: u32) -> Result<()> {
-        self.fs.metadata.check_writable()?;
+    /// Announces that the file, which must have none of the flags `forbidden`, is going to be
+    /// changed, until the answer is dropped.
+    fn begin_writing(&self, forbidden: u32) -> Result<Writer<'_>> {
+        let writer = self.fs.metadata.begin_writing()?;
         match self.inode.flags & forbidden {
-            0 => Ok(()),
+            0 => Ok(writer),
             _ => Err(names::flags_forbid(self.inode.number)),
         }
     }
@@ -290,7 +294,7 @@ impl File {
     /// `EFBIG`; `EPERM` when its flags forbid it; `EROFS`; those of reading the last block, or the
     /// map.
     pub fn set_len(&self, size: u64) -> Result<()> {
-        self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
+        let _writer = self.begin_writing(IMMUTABLE_FLAG | APPEND_FLAG)?;
         let _alone = self.inode.shaping.lock();
         self.cached.set_len(size)?;
         self.note_size(size)
@@ -316,10 +320,15 @@ impl File {
     /// `ENOSPC`, and some may have got a place; `EOPNOTSUPP` of a file without extents; `EFBIG`;
     /// `EINVAL` of nothing; `EPERM` when its flags forbid it; `EROFS`.
     pub fn allocate(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
-        self.check_changeable(IMMUTABLE_FLAG)?;
+        let _writer = self.begin_writing(IMMUTABLE_FLAG)?;
         self.check_range(&range)?;
         self.check_extents()?;
         let _alone = self.inode.shaping.lock();
+        self.give_room(range, keep_size)
+    }
+
+    /// As [`allocate`](Self::allocate), of a range that was checked, by who shapes the file.
+    fn give_room(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
         let blocks = self.blocks_of(&range);
         self.map.allocate(blocks)?;
         if keep_size || range.end <= self.size() {
@@ -337,7 +346,7 @@ impl File {
     /// As [`CachedFile::punch_hole`]; `ENOSPC` when the map needs room to be told, and there is
     /// none; `EINVAL` of nothing; `EPERM` when its flags forbid it; `EROFS`.
     pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
+        let _writer = self.begin_writing(IMMUTABLE_FLAG | APPEND_FLAG)?;
         self.check_range(&range)?;
         let _alone = self.inode.shaping.lock();
         let punched = self.cached.punch_hole(range);
@@ -353,17 +362,15 @@ impl File {
     ///
     /// As [`allocate`](Self::allocate) and [`punch_hole`](Self::punch_hole).
     pub fn zero_range(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
-        self.check_changeable(IMMUTABLE_FLAG | APPEND_FLAG)?;
+        let _writer = self.begin_writing(IMMUTABLE_FLAG | APPEND_FLAG)?;
         self.check_range(&range)?;
         self.check_extents()?;
-        {
-            let _alone = self.inode.shaping.lock();
-            let zeroed = self.cached.zero_range(range.clone());
-            // It may have been in part.
-            self.note_modified();
-            zeroed?;
-        }
-        self.allocate(range, keep_size)
+        let _alone = self.inode.shaping.lock();
+        let zeroed = self.cached.zero_range(range.clone());
+        // It may have been in part.
+        self.note_modified();
+        zeroed?;
+        self.give_room(range, keep_size)
     }
 
     /// The run of bytes from `offset` on that is all data or all hole.

@@ -189,14 +189,16 @@ impl FileSystem {
         self.metadata.read_only()
     }
 
-    /// Makes everything durable, and the image one that need not be checked. Nothing is written to
-    /// it afterwards: what is tried gets `EROFS`.
+    /// Makes everything durable, and the image one that need not be checked. Waits for what others
+    /// change just now. Nothing is written to it afterwards: what is tried gets `EROFS`. A file
+    /// without a name that is open is freed when the image is opened again.
     ///
     /// # Errors
     ///
     /// The first met: what could be made durable was. An error that was told of writes that
     /// succeeded when they were tried again leaves a clean image all the same.
     pub fn close(&self) -> Result<()> {
+        self.metadata.writers.close();
         self.unhold_all();
         // What cannot be freed is left to who opens the image next.
         let _later = self.release_all();
@@ -205,21 +207,27 @@ impl FileSystem {
         let is_durable = synced.is_ok() || self.sync().is_ok();
         if is_durable && self.metadata.read_only().is_none() {
             self.metadata.close_journal()?;
-            let (blocks, inodes) = {
-                let space = self.metadata.space.lock();
-                (space.free, space.free_inodes)
-            };
             let now = Timestamp::now();
-            self.metadata.change(|change| {
+            let end = |change: &mut Change<'_>| {
+                let (blocks, inodes) = {
+                    let space = change.space.lock();
+                    (space.free, space.free_inodes)
+                };
                 change.edit_superblock(|sb| {
                     sb.set_free(blocks, inodes);
                     sb.end(now, was_clean);
                 })
-            })?;
+            };
+            // It is the last change.
+            self.metadata.change_and(end, |(), _| self.set_closed())?;
             self.metadata.commit(self.metadata.running())?;
         }
-        self.metadata.set_read_only("the image is closed".into());
+        self.set_closed();
         synced
+    }
+
+    fn set_closed(&self) {
+        self.metadata.set_read_only("the image is closed".into());
     }
 
     /// The names of the features for which the image must not be written by this implementation;

@@ -73,7 +73,8 @@ impl FileSystem {
     pub fn release(&self, inode: InodeNumber) {
         if patience::may_wait() {
             // It stays an orphan.
-            let _later = self.free_if_unused(inode);
+            let begun = self.metadata.begin_writing();
+            let _later = begun.and_then(|_writer| self.free_if_unused(inode));
         }
     }
 

@@ -14,6 +14,7 @@
 //! | content | `file`, `file_map`, `open_inode`, `claims`, `fallocate` |
 //! | who has which block and inode | `space`, `balloc`, `ialloc`, `bitmap`, `statfs`, `trim` |
 //! | what becomes durable when | `change`, `transaction`, `commit`, `committer`, `sync` |
+//! | who keeps an image open | `writers` |
 //! | extended attributes | `xattr`, `xattr_entry`, `acl` |
 //! | a journal that was not closed | `journal` |
 //!
@@ -67,6 +68,7 @@ mod transaction;
 mod trim;
 mod unlink;
 mod view;
+mod writers;
 mod xattr;
 mod xattr_entry;
 

@@ -22,6 +22,7 @@ impl FileSystem {
     /// device's.
     pub fn link(&self, inode: InodeNumber, parent: InodeNumber, name: &[u8]) -> Result<()> {
         names::check(name)?;
+        let _writer = self.metadata.begin_writing()?;
         self.warm_up(parent, name)?;
         let now = Timestamp::now();
         self.metadata.change(|change| {

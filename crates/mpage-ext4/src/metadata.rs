@@ -19,7 +19,7 @@ use crate::emptiness::Watches;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::Holds;
 use crate::inode::InodeNumber;
-use crate::journal::Writer;
+use crate::journal;
 use crate::layers::{Attempt, Layers, Stop};
 use crate::open_inode::OpenInode;
 use crate::orphan::Orphans;
@@ -27,6 +27,7 @@ use crate::space::Space;
 use crate::superblock::Superblock;
 use crate::transaction::{Changed, Transactions};
 use crate::view::View;
+use crate::writers::{Writer, Writers};
 
 /// Blocks that one change may write: what is longer is cut into steps.
 pub(crate) const CHANGE_BLOCKS_MAX: usize = 256;
@@ -44,10 +45,11 @@ pub(crate) struct Metadata {
     pub(crate) orphans: Orphans,
     pub(crate) holds: Holds,
     pub(crate) watches: Watches,
+    pub(crate) writers: Writers,
     /// Blocks that the running transaction may have.
     blocks_max: AtomicUsize,
     /// The log, from when the image begins to be written to when it is closed.
-    pub(crate) journal: RwLock<Option<Arc<Writer>>>,
+    pub(crate) journal: RwLock<Option<Arc<journal::Writer>>>,
     /// Why nothing may be written.
     read_only: OnceLock<String>,
 }
@@ -68,6 +70,7 @@ impl Metadata {
             watches: Watches::default(),
             blocks_max: AtomicUsize::new(blocks_max.max(2 * CHANGE_BLOCKS_MAX)),
             journal: RwLock::default(),
+            writers: Writers::default(),
             read_only: OnceLock::new(),
         }
     }
@@ -100,12 +103,12 @@ impl Metadata {
     }
 
     /// The log, if it is written now.
-    pub(crate) fn journal(&self) -> Option<Arc<Writer>> {
+    pub(crate) fn journal(&self) -> Option<Arc<journal::Writer>> {
         self.journal.read().clone()
     }
 
     /// From now on transactions go through `journal`, in which they have to fit; or through none.
-    pub(crate) fn set_journal(&self, journal: Option<Writer>) {
+    pub(crate) fn set_journal(&self, journal: Option<journal::Writer>) {
         let journal = journal.map(Arc::new);
         if let Some(journal) = &journal {
             let fits = journal.blocks_max();
@@ -117,6 +120,16 @@ impl Metadata {
     /// The log cannot be written, for `error`: nothing is, from now on.
     pub(crate) fn abort(&self, error: &Error) {
         self.set_read_only(format!("{error}: the image can only be read now"));
+    }
+
+    /// Announces what is going to change something, until the answer is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `EROFS`.
+    pub(crate) fn begin_writing(&self) -> Result<Writer<'_>> {
+        self.check_writable()?;
+        self.writers.begin()
     }
 
     /// Notes `error`: behind damage nothing is written any more.

@@ -64,6 +64,7 @@ impl FileSystem {
     /// of `.` and `..`; `EMLINK`; `ENAMETOOLONG`; `EPERM` when flags forbid it; `ENOSPC`; `EROFS`;
     /// `Corrupt` and the device's, also when it is renamed and what it replaced cannot be freed.
     pub fn rename(&self, from: At<'_>, to: At<'_>, existing: Existing) -> Result<()> {
+        let _writer = self.metadata.begin_writing()?;
         for at in [from, to] {
             if matches!(at.name, b"." | b"..") {
                 let detail = format!("'{}' is to be renamed", at.name.escape_ascii());

@@ -19,7 +19,7 @@ impl FileSystem {
     ///
     /// `EROFS`; `EOPNOTSUPP` of a device that cannot; the device's; `Corrupt`.
     pub fn trim(&self, range: Range<u64>, bytes_min: u64) -> Result<u64> {
-        self.metadata.check_writable()?;
+        let _writer = self.metadata.begin_writing()?;
         let sb = self.metadata.superblock();
         let block_bytes = sb.block_bytes;
         let first = range.start.div_ceil(block_bytes).max(sb.first_data_block);

@@ -25,6 +25,7 @@ impl FileSystem {
     /// the name is gone and the file cannot be freed.
     pub fn unlink(&self, parent: InodeNumber, name: &[u8]) -> Result<()> {
         names::check_len(name)?;
+        let _writer = self.metadata.begin_writing()?;
         self.warm_up(parent, name)?;
         let now = Timestamp::now();
         let gone = self.metadata.change(|change| {
@@ -59,6 +60,7 @@ impl FileSystem {
         if let Some(errno) = errno {
             return Err(Error::errno(errno, format!("'{}'", name.escape_ascii())));
         }
+        let _writer = self.metadata.begin_writing()?;
         let now = Timestamp::now();
         loop {
             let seen = self.look_if_empty(self.lookup(parent, name)?)?;

@@ -141,6 +141,7 @@ impl FileSystem {
         name: &Name,
         make: impl Fn(&mut Change<'_>, &mut Inode) -> Attempt<bool>,
     ) -> Result<()> {
+        let _writer = self.metadata.begin_writing()?;
         let now = Timestamp::now();
         self.metadata.change(|change| {
             let mut inode = to_change(change, inode)?;

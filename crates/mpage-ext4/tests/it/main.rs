@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod attributes;
+mod closing;
 mod content;
 mod creating;
 mod damage;
