@@ -200,9 +200,8 @@ impl FileSystem {
     pub fn close(&self) -> Result<()> {
         self.metadata.writers.close();
         self.unhold_all();
-        // What cannot be freed is left to who opens the image next.
-        let _later = self.release_all();
-        let synced = self.sync();
+        let freed = self.release_all();
+        let synced = self.sync().and(freed);
         let Some(was_clean) = self.marked.lock().take() else { return synced };
         let is_durable = synced.is_ok() || self.sync().is_ok();
         if is_durable && self.metadata.read_only().is_none() {

@@ -78,17 +78,6 @@ impl FileSystem {
         }
     }
 
-    /// Frees all orphans that are not in use.
-    ///
-    /// # Errors
-    ///
-    /// The first met; all were tried.
-    pub(crate) fn release_all(&self) -> Result<()> {
-        let orphans = self.metadata.orphans.lock().clone();
-        let tried = orphans.into_iter().map(|orphan| self.free_if_unused(orphan));
-        tried.fold(Ok(()), Result::and)
-    }
-
     /// Gives up all holds.
     pub(crate) fn unhold_all(&self) {
         self.metadata.holds.lock().clear();

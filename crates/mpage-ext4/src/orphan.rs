@@ -144,6 +144,24 @@ impl FileSystem {
         self.free_orphan(inode)
     }
 
+    /// Frees the orphans without names that nobody has open: what failed when they lost both.
+    ///
+    /// # Errors
+    ///
+    /// The first of those of [`free_if_unused`](Self::free_if_unused); all were tried.
+    pub(crate) fn release_all(&self) -> Result<()> {
+        if self.metadata.read_only().is_some() {
+            return Ok(());
+        }
+        let orphans = self.metadata.orphans.lock().clone();
+        let mut result = Ok(());
+        for orphan in orphans {
+            let freed = self.free_if_unused(orphan);
+            result = result.and(freed);
+        }
+        result
+    }
+
     /// Frees `inode`, unless it has names, or somebody else has freed it.
     fn free_orphan(&self, inode: InodeNumber) -> Result<()> {
         let mut end = u64::MAX;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mpage_block::{Errno, MemoryDevice, MemoryOptions};
+use mpage_block::wrap::{DeviceOp, Effect, Fault, Rule, Times};
+use mpage_block::{BioOp, Errno, MemoryDevice, MemoryOptions};
 use mpage_ext4::{FileSystem, Options};
 use mpage_locks::{Condvar, Mutex, thread};
 
 use crate::image::{make, open_over};
-use crate::written::{FILE, ROOT, Written};
+use crate::written::{FILE, ROOT, Written, check, errno};
 
 const THREADS: u64 = 3;
 /// Steps that each does before the image is closed.
@@ -86,4 +87,34 @@ fn what_is_closed_beside_changes_is_whole_and_stays_as_it_is() {
         // A file that was removed while it was open is freed when the image is opened.
         let _image = Written::open(&closed).close();
     }
+}
+
+#[test]
+fn what_could_not_be_freed_is_when_the_image_is_closed() {
+    let written = Written::new("16M", &["-t", "ext4"]);
+    let inode = written.fs.create(ROOT, b"file", &FILE).unwrap();
+    let file = written.fs.open_file(inode).unwrap();
+    file.write_all_at(&[1; 100_000], 0).unwrap();
+    drop(file);
+    let image = written.close();
+    let memory = Arc::new(MemoryDevice::from_contents(&image, MemoryOptions::default()));
+    let fault = Arc::new(Fault::new(Arc::clone(&memory) as _));
+    let how = Options { commit_interval: Duration::ZERO, ..Options::default() };
+    let device = Arc::clone(&fault) as _;
+    let opened = open_over(device, memory.len(), &mpage::Options::default(), &how).unwrap();
+    let fs = &opened.fs;
+    // What the name needs is in memory then, and not what the blocks need.
+    assert_eq!(fs.lookup(ROOT, b"file").unwrap(), inode);
+    let _attributes = fs.attributes(inode).unwrap();
+    let _rule = fault.add(Rule {
+        op: Some(DeviceOp::Bio(BioOp::Read)),
+        sectors: None,
+        times: Times::All,
+        effect: Effect::Fail(Errno::IO),
+    });
+    assert_eq!(errno(fs.unlink(ROOT, b"file")), Errno::IO);
+    assert_eq!(errno(fs.lookup(ROOT, b"file")), Errno::NOENT);
+    fault.clear();
+    fs.close().unwrap();
+    check(&memory.contents());
 }
