@@ -97,6 +97,9 @@ impl FileSystem {
     /// An image with features that must not be written is opened for reading:
     /// [`read_only`](Self::read_only) says so.
     ///
+    /// An image is open once at a time: what two write at the same time is damaged, and nothing
+    /// here keeps a second from being opened over the same `dev`.
+    ///
     /// # Errors
     ///
     /// `NotExt`; `Unsupported`, with the names of the features; `Corrupt`; the device's, `EROFS`
