@@ -1,9 +1,11 @@
 //! The Debian packages that checks with other people's programs need.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::command::run;
 use crate::failure::Failure;
+use crate::workspace::Site;
 
 const PACKAGES: &[&str] = &[
     "btrfs-progs",
@@ -14,7 +16,6 @@ const PACKAGES: &[&str] = &[
     "g++",
     "libnbd-bin",
     "nbdkit",
-    "qemu-system-common",
     "qemu-utils",
     "sqlite3",
     "util-linux",
@@ -22,19 +23,67 @@ const PACKAGES: &[&str] = &[
     "xfsprogs",
 ];
 
+/// A program, and the package that has it. The package cannot be installed beside a qemu-utils of
+/// another version: then the program is taken out of it.
+const STORAGE_DAEMON: (&str, &str) = ("qemu-storage-daemon", "qemu-system-common");
+
 /// Installs the packages that are missing, and says which. Removes none.
 pub(crate) fn install() -> Result<(), Failure> {
     let missing = missing(&installed()?);
-    if missing.is_empty() {
+    let has_daemon = is_there(&storage_daemon());
+    if missing.is_empty() && has_daemon {
         println!("tools: all {} packages are there", PACKAGES.len());
         return Ok(());
     }
     println!("tools: installing {}", missing.join(" "));
     run(apt_get().arg("update"))?;
     let install = ["install", "--yes", "--no-install-recommends", "--no-remove"];
-    run(apt_get().args(install).args(&missing))?;
+    if !missing.is_empty() {
+        run(apt_get().args(install).args(&missing))?;
+    }
+    let (name, package) = STORAGE_DAEMON;
+    if !has_daemon && run(apt_get().args(install).arg(package)).is_err() {
+        take_out(package)?;
+    }
+    if !is_there(&storage_daemon()) {
+        return Err(Failure::new(format!("{name} of Debian's package {package} does not run")));
+    }
     println!("tools: installed {}", missing.join(" "));
     Ok(())
+}
+
+/// Takes the files out of `package`, into the folder of what is built, and installs nothing.
+fn take_out(package: &str) -> Result<(), Failure> {
+    let folder = folder();
+    println!("tools: {package} cannot be installed: its files go to {}", folder.display());
+    std::fs::create_dir_all(&folder).map_err(|error| Failure::at("the tools", &error))?;
+    run(apt_get().args(["download", package]).current_dir(&folder))?;
+    let found = std::fs::read_dir(&folder).map_err(|error| Failure::at("the tools", &error))?;
+    for entry in found {
+        let path = entry.map_err(|error| Failure::at("the tools", &error))?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg-deb").arg("--extract").arg(path).arg(&folder))?;
+        }
+    }
+    Ok(())
+}
+
+fn folder() -> PathBuf {
+    Site::own().target.join("tools")
+}
+
+/// How qemu-storage-daemon is called: by its name if it is installed.
+pub(crate) fn storage_daemon() -> String {
+    let (name, _) = STORAGE_DAEMON;
+    let taken_out = folder().join("usr/bin").join(name);
+    let is_installed = is_there(name);
+    if is_installed { name.into() } else { taken_out.to_string_lossy().into_owned() }
+}
+
+fn is_there(program: &str) -> bool {
+    let mut command = Command::new(program);
+    let status = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 fn apt_get() -> Command {

@@ -7,6 +7,7 @@ use super::daemon::Daemon;
 use super::folder::{Folder, word};
 use crate::command::program;
 use crate::failure::Failure;
+use crate::tools;
 
 /// A file that qemu-storage-daemon exports by FUSE.
 ///
@@ -29,7 +30,7 @@ impl FuseFile {
             word(&path)
         );
         let command = program(
-            "qemu-storage-daemon",
+            &tools::storage_daemon(),
             arguments.iter().map(String::as_str).chain(["--export", &export]),
         );
         let daemon = Daemon::start(command, &folder.path("storage-daemon.log"))?;
