@@ -31,13 +31,14 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, Failure> {
     let Some(waiting) = waiting else {
         return Err(Failure(format!(
             "{name}: unmounted, but its server was gone already: what was not synced is lost; \
-             check the image with `e2fsck -f {}`",
+             mount it again, which replays its journal, or check it with `e2fsck -f {}`",
             mount.source.display()
         )));
     };
     wait(waiting).ok_or_else(|| {
         Failure(format!(
-            "{name}: the server ended before all was written: check the image with `e2fsck -f {}`",
+            "{name}: the server ended before all was written: mount it again, which replays its \
+             journal, or check it with `e2fsck -f {}`",
             mount.source.display()
         ))
     })
