@@ -1,11 +1,11 @@
 //! Crashes of images with a journal: a share of the runs on each processor.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use mpage_locks::clock;
 
-use crate::command::{cargo, line, output, program};
+use crate::command::{line, output, program};
 use crate::failure::Failure;
 use crate::sim::fresh_seed;
 use crate::workspace::Site;
@@ -36,7 +36,8 @@ pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
             _ => return Err(usage()),
         }
     }
-    explore(states, seed.map_or_else(fresh_seed, Ok)?, only.as_deref())
+    let binary = build(&Site::own())?;
+    explore(&binary, states, seed.map_or_else(fresh_seed, Ok)?, only.as_deref())
 }
 
 /// Judges the states that each change has to pass, of a fresh seed.
@@ -45,13 +46,31 @@ pub(crate) fn run_task(arguments: &[String]) -> Result<(), Failure> {
 ///
 /// As [`run_task`].
 pub(crate) fn run_short() -> Result<(), Failure> {
-    explore(SHORT, fresh_seed()?, None)
+    explore(&build(&Site::own())?, SHORT, fresh_seed()?, None)
 }
 
-fn explore(states: u64, seed: u64, only: Option<&str>) -> Result<(), Failure> {
+/// Builds the explorer of the workspace at `site`.
+///
+/// # Errors
+///
+/// Those of the build.
+pub(crate) fn build(site: &Site) -> Result<PathBuf, Failure> {
     let words = ["build", "--quiet", "--release", "--package", "mpage-crash"];
-    let _warnings = output(&mut cargo(words))?;
-    let binary = Site::own().target.join("release/mpage-crash");
+    let _warnings = output(&mut site.cargo(&words, "crash"))?;
+    Ok(site.target.join("crash/release/mpage-crash"))
+}
+
+/// Judges about `states` states of the runs of `seed`, a share on each processor.
+///
+/// # Errors
+///
+/// The first that is wrong in each share.
+pub(crate) fn explore(
+    binary: &Path,
+    states: u64,
+    seed: u64,
+    only: Option<&str>,
+) -> Result<(), Failure> {
     let parts = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     println!("crash: about {states} states from seed {seed} on, by {parts} processes");
     let start_ns = clock::now_ns();

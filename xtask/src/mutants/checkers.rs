@@ -7,6 +7,7 @@ use std::process::Command;
 use mpage_locks::Mutex;
 
 use crate::command::{line, output, program, within};
+use crate::crash;
 use crate::failure::Failure;
 use crate::schedules::{Search, world};
 use crate::sim::{self, On};
@@ -17,6 +18,9 @@ const ROUND: (u64, u64) = (250, 4_000);
 
 /// One program on an image takes as long as so many on the engine.
 const EXT4_SHARE: u64 = 10;
+
+/// States that crashes may leave, of which one has to be found wrong.
+const STATES: u64 = 8_000;
 
 /// How long a round of the simulator, or a run of tests, may take, in minutes.
 const MINUTES: u32 = 6;
@@ -76,10 +80,26 @@ impl<'a> Checkers<'a> {
     /// # Errors
     ///
     /// Of a tree that does not compile, or a checker that cannot be run.
-    pub(super) fn catch(&self, on: On) -> Result<Option<Caught>, Failure> {
+    pub(super) fn catch(&self, on: On, of_journal: bool) -> Result<Option<Caught>, Failure> {
+        if of_journal && let Some(how) = self.crash()? {
+            return Ok(Some(Caught { by: "crash", how }));
+        }
         match on {
             On::Engine => self.catch_in_engine(),
             On::Ext4 => self.catch_in_ext4(),
+        }
+    }
+
+    /// What the explorer of crashes finds among [`STATES`], by the workload that finds it.
+    fn crash(&self) -> Result<Option<String>, Failure> {
+        let binary = crash::build(self.site)?;
+        match crash::explore(&binary, STATES, sim::fresh_seed()?, None) {
+            Ok(()) => Ok(None),
+            Err(failure) => {
+                let told = failure.to_string();
+                let line = told.lines().find(|line| line.contains("failed: ")).unwrap_or(&told);
+                Ok(Some(line.chars().take(160).collect()))
+            }
         }
     }
 

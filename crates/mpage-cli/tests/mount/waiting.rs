@@ -76,8 +76,12 @@ fn a_write_that_failed_is_told_by_fsync_and_nothing_is_lost() {
     file.sync_all().unwrap();
     file.write_all_at(&vec![7; MIB], 0).unwrap();
     let effect = Effect::Fail(Errno::IO);
-    let rule =
-        Rule { op: Some(DeviceOp::Bio(BioOp::Write)), sectors: None, times: Times::First(1), effect };
+    let rule = Rule {
+        op: Some(DeviceOp::Bio(BioOp::Write)),
+        sectors: None,
+        times: Times::First(1),
+        effect,
+    };
     let id = rig.fault.add(rule);
     let error = file.sync_all().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
