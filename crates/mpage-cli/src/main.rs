@@ -17,7 +17,9 @@ fn main() -> ExitCode {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
         .with_env_var("MPAGE_LOG")
-        .from_env_lossy();
+        .from_env_lossy()
+        // That a program was killed which waited for an answer is no error.
+        .add_directive("fuser::reply=off".parse().expect("a fixed directive"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
