@@ -304,6 +304,11 @@ impl File {
     /// have synced that.
     fn note_size(&self, size: u64) -> Result<()> {
         let now = Timestamp::now();
+        {
+            // What was written before is not what changed it last.
+            let mut state = self.inode.lock();
+            state.modified = state.modified.map(|written| written.max(now));
+        }
         self.fs.metadata.change(|change| {
             let mut inode = change.inode(self.inode.number)?;
             inode.size = inode.size.max(size).min(self.size().max(size));

@@ -185,8 +185,7 @@ impl FileMap {
         }
         inode.size = size;
         if let Some(now) = modified {
-            // Something else may have changed since then.
-            (inode.modified, inode.changed) = (now, inode.changed.max(now));
+            inode.set_modified(change.sb, now);
         }
         change.put_inode(&inode)?;
         let nodes_used = nodes - change.allowance;

@@ -284,7 +284,7 @@ impl FileSystem {
         let state = open.lock();
         inode.sectors += state.unmapped() * (self.metadata.superblock().block_bytes / 512);
         if let Some(modified) = state.modified {
-            (inode.modified, inode.changed) = (modified, inode.changed.max(modified));
+            inode.set_modified(self.metadata.superblock(), modified);
         }
     }
 }

@@ -94,15 +94,24 @@ impl Timestamp {
     }
 
     /// The 32 bits of seconds, and 2 more with 30 of nanoseconds. What is too early or too late for
-    /// the format becomes the first or last that it has: with `extra` 2446, else 2038.
+    /// the format becomes the first or last second that it has, which has no nanoseconds: with
+    /// `extra` 2446, else 2038.
     fn raw(self, extra: bool) -> (U32, U32) {
         let first = i64::from(i32::MIN);
         let last = if extra { (3i64 << 32) + i64::from(i32::MAX) } else { i32::MAX.into() };
         let seconds = self.seconds.clamp(first, last);
         let low = (seconds & 0xffff_ffff) as u32;
         let epoch = (seconds - i64::from(low.cast_signed())) >> 32;
-        let more = (epoch & 3) as u32 | self.nanoseconds << 2;
+        let at_the_end = seconds == first || seconds == last;
+        let nanoseconds = if at_the_end { 0 } else { self.nanoseconds };
+        let more = (epoch & 3) as u32 | nanoseconds << 2;
         (low.into(), if extra { more.into() } else { 0.into() })
+    }
+
+    /// What the format keeps of it.
+    fn kept(self, extra: bool) -> Timestamp {
+        let (seconds, more) = self.raw(extra);
+        Timestamp::of(seconds, more)
     }
 }
 
@@ -326,6 +335,14 @@ impl Inode {
                 bytes[CHECKSUM_HI_AT..CHECKSUM_HI_AT + 2].copy_from_slice(&sum[2..]);
             }
         }
+    }
+
+    /// Sets the time at which its content was changed, as it will say it when it is read again.
+    pub(crate) fn set_modified(&mut self, sb: &Superblock, modified: Timestamp) {
+        let extra = sb.inode_bytes - self.behind.len() - SHORT;
+        self.modified = modified.kept(extra >= 0x0c);
+        // Something else may have changed since then.
+        self.changed = self.changed.max(self.modified);
     }
 
     fn store_fields(&self, sb: &Superblock, raw: &mut RawInode, extra: usize) {

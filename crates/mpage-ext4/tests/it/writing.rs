@@ -2,8 +2,53 @@
 
 use std::fs::File;
 
+use mpage_ext4::{InodeNumber, NewAttributes, Timestamp};
+
 use crate::image::{KINDS, inode_of, make, open};
 use crate::written::{FILE, ROOT, Written};
+
+/// A new file, and what was told of it once it was written to.
+fn written_file(written: &Written) -> InodeNumber {
+    let inode = written.fs.create(ROOT, b"file", &FILE).unwrap();
+    written.fs.open_file(inode).unwrap().write_all_at(&[1; 5000], 0).unwrap();
+    inode
+}
+
+#[test]
+fn a_size_that_is_set_behind_a_write_has_the_later_time() {
+    let written = Written::new("32M", &[]);
+    let inode = written_file(&written);
+    let file = written.fs.open_file(inode).unwrap();
+    let times = || written.fs.attributes(inode).unwrap().modified;
+    let mut last = times();
+    for size in [3000, 3000, 9000] {
+        file.write_all_at(&[2; 100], 0).unwrap();
+        let before = times();
+        assert!(last < before);
+        file.set_len(size).unwrap();
+        last = times();
+        assert!(before < last, "a size of {size}");
+    }
+    file.fsync().unwrap();
+    assert_eq!(times(), last);
+}
+
+#[test]
+fn times_are_told_as_the_inode_keeps_them() {
+    let written = Written::new("32M", &["-I", "128"]);
+    let inode = written_file(&written);
+    assert_eq!(written.fs.attributes(inode).unwrap().modified.nanoseconds, 0);
+
+    let written = Written::new("32M", &[]);
+    let inode = written_file(&written);
+    for (seconds, kept) in [(i64::MIN, -1 << 31), (i64::MAX, (3 << 32) + (1i64 << 31) - 1)] {
+        let modified = Some(Timestamp { seconds, nanoseconds: 7 });
+        let new = NewAttributes { modified, ..NewAttributes::default() };
+        written.fs.set_attributes(inode, &new).unwrap();
+        let told = written.fs.attributes(inode).unwrap().modified;
+        assert_eq!(told, Timestamp { seconds: kept, nanoseconds: 0 });
+    }
+}
 
 #[test]
 fn what_is_written_into_a_file_is_there_when_the_image_is_opened_again() {
