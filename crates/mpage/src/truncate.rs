@@ -33,7 +33,8 @@ use crate::zeroed::Room;
 /// `TooLarge`, and those of reading the last block, which is to be zeroed beyond the end: nothing
 /// is changed then. Those of the block map: the size is set.
 pub(crate) fn set_size(space: &AddressSpace, size: u64) -> Result<()> {
-    if size >= space.size() {
+    // There may be room behind the end of a file that is just as long.
+    if size > space.size() {
         return grow(space, size);
     }
     let range = size..FILE_SIZE_MAX;

@@ -100,3 +100,19 @@ fn a_sync_of_a_large_file_makes_changes_of_few_blocks() {
         }
     }
 }
+
+#[test]
+fn a_file_that_is_cut_to_its_size_keeps_no_room_behind_it() {
+    let written = Written::new("32M", &["-t", "ext4"]);
+    let inode = written_file(&written);
+    let file = written.fs.open_file(inode).unwrap();
+    file.fsync().unwrap();
+    let sectors = || written.fs.attributes(inode).unwrap().sectors;
+    let before = sectors();
+    file.allocate(0..1 << 20, true).unwrap();
+    assert_eq!(sectors(), 2048);
+    file.set_len(file.size()).unwrap();
+    assert_eq!(sectors(), before);
+    drop(file);
+    let _image = written.close();
+}
