@@ -26,6 +26,16 @@ pub(super) struct Wanted {
     pub(super) changed: Option<Time>,
 }
 
+impl Wanted {
+    /// True when nothing is to become anything else.
+    pub(super) fn is_nothing(&self) -> bool {
+        let Wanted { mode, uid, gid, accessed, modified, changed } = self;
+        let owner = uid.is_some() || gid.is_some();
+        let times = accessed.is_some() || modified.is_some() || changed.is_some();
+        !(mode.is_some() || owner || times)
+    }
+}
+
 fn timestamp(wanted: TimeOrNow) -> Timestamp {
     match wanted {
         TimeOrNow::Now => Timestamp::now(),
@@ -34,14 +44,30 @@ fn timestamp(wanted: TimeOrNow) -> Timestamp {
 }
 
 impl Shared {
-    /// Changes what is `wanted` of `inode`.
+    /// Changes what user `by` has `wanted` of `inode`.
+    ///
+    /// Nothing is what a `chown(2)` wants that names neither owner nor group: privileges go, and
+    /// the time of the last change is now. The kernel lets everybody ask for it, and asks for the
+    /// same before somebody writes: privileges that are another user's stay.
     ///
     /// # Errors
     ///
     /// Those of [`FileSystem::set_attributes`](mpage_ext4::FileSystem::set_attributes).
-    pub(super) fn set_attributes(&self, inode: InodeNumber, wanted: &Wanted) -> Result<Attributes> {
+    pub(super) fn set_attributes(
+        &self,
+        inode: InodeNumber,
+        by: u32,
+        wanted: &Wanted,
+    ) -> Result<Attributes> {
         let mut permissions = wanted.mode.map(|mode| (mode & 0o7777) as u16);
-        let changes_owner = wanted.uid.is_some() || wanted.gid.is_some();
+        let mut changes_owner = wanted.uid.is_some() || wanted.gid.is_some();
+        if wanted.is_nothing() {
+            let now = self.fs.attributes(inode)?;
+            changes_owner = by == 0 || by == now.uid;
+            if !changes_owner && privileges::without(now.mode) != now.mode {
+                return Ok(now);
+            }
+        }
         if changes_owner {
             let now = self.fs.attributes(inode)?;
             if now.kind == FileKind::Regular {
@@ -60,9 +86,7 @@ impl Shared {
             modified: wanted.modified.map(timestamp),
             changed: wanted.changed.map(time::of_fuse),
         };
-        if new != NewAttributes::default() {
-            self.fs.set_attributes(inode, &new)?;
-        }
+        self.fs.set_attributes(inode, &new)?;
         if wanted.mode.is_some() {
             self.privileges.note();
         }
@@ -86,6 +110,11 @@ impl Shared {
             0 => XattrFlags::None,
             1 => XattrFlags::Create,
             2 => XattrFlags::Replace,
+            // There is nothing that is there and is not.
+            3 => {
+                let _there = self.fs.extended_attribute(inode, name)?;
+                return Err(error(Errno::EXIST, name));
+            }
             _ => return Err(error(Errno::INVAL, name)),
         };
         self.fs.set_extended_attribute(inode, name, value, flags)?;

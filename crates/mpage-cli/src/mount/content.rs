@@ -108,8 +108,9 @@ impl Shared {
     /// Those of the file.
     pub(super) fn set_size(&self, inode: InodeNumber, size: u64, takes_bits: bool) -> Result<()> {
         let file = self.fs.open_file(inode)?;
-        let _none_left = privileges::take_from(&self.fs, inode, takes_bits)?;
-        file.set_len(size)
+        file.set_len(size)?;
+        // What cannot be so long keeps them.
+        privileges::take_from(&self.fs, inode, takes_bits).map(drop)
     }
 
     /// Where data, or a hole if `hole`, is next from `offset` on. Linux: `lseek(2)`.

@@ -66,6 +66,7 @@ impl Privileges {
 /// Those of looking at the inode, and of changing it.
 pub(super) fn take_from(fs: &FileSystem, inode: InodeNumber, takes_bits: bool) -> Result<bool> {
     match fs.extended_attribute(inode, CAPABILITY) {
+        Ok(value) if value.is_empty() => {}
         Ok(_) => fs.remove_extended_attribute(inode, CAPABILITY)?,
         Err(error) if error.kind == ErrorKind::Errno(Errno::NODATA) => {}
         Err(error) => return Err(error),

@@ -303,14 +303,15 @@ impl Filesystem for Server {
         reply: ReplyAttr,
     ) {
         let wanted = attributes::Wanted { mode, uid, gid, accessed, modified, changed };
-        let set = move |shared: &Shared| shared.set_attributes(inode(node), &wanted);
+        let by = request.uid();
+        let set = move |shared: &Shared| shared.set_attributes(inode(node), by, &wanted);
         let Some(size) = size else {
             return self.answer(Lane::Metadata, set, attribute(reply));
         };
         let takes_bits = takes_bits(request);
         let cut = move |shared: &Shared| {
             shared.set_size(inode(node), size, takes_bits)?;
-            set(shared)
+            if wanted.is_nothing() { shared.fs.attributes(inode(node)) } else { set(shared) }
         };
         self.answer_later(Lane::Write, cut, attribute(reply));
     }
