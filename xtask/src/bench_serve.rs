@@ -3,7 +3,7 @@
 //! Within a round each workload goes to every server in turn, on the same image. The ratios are
 //! medians of the rounds' own, to the peer that is best at the workload.
 
-mod machine;
+pub(crate) mod machine;
 mod table;
 
 use std::path::Path;
@@ -115,7 +115,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let folder = Folder::new("bench-serve")?;
     let image = folder.file("disk.img", SIZE_MIB << 20)?;
     image::fill(&image, SIZE_MIB << 20)?;
-    println!("{}\n", machine::description(&image, MEMORY, SIZE_MIB, rounds)?);
+    println!("{}\n", description(&image, rounds)?);
     let mut rows: Vec<Row> = WORKLOADS.iter().map(|_| Row::default()).collect();
     for round in 0..rounds {
         for (workload, row) in WORKLOADS.iter().zip(&mut rows) {
@@ -169,4 +169,42 @@ fn forget(image: &Path) -> Result<(), Failure> {
     let _printed = output(&mut program("sync", [&image]))?;
     let from = format!("if={image}");
     output(&mut program("dd", [&from, "of=/dev/null", "iflag=nocache", "count=0"])).map(drop)
+}
+
+/// The lines that go before the table.
+fn description(image: &Path, rounds: usize) -> Result<String, Failure> {
+    let mut lines = vec![
+        (
+            "image",
+            format!("a file of {SIZE_MIB} MiB, all data; the same for all, one after another"),
+        ),
+        ("programs", versions()?),
+        (
+            "memory",
+            format!("mpage --memory {MEMORY}; the others, as much of the kernel's as they like"),
+        ),
+        (
+            "client",
+            "fio --ioengine=nbd, one connection, a Unix socket; in order at depth 4".to_owned(),
+        ),
+        ("durability", "what is written is flushed within the time measured".to_owned()),
+        (
+            "cache state",
+            "just started: cold, for all; else all of the image read before".to_owned(),
+        ),
+        ("rounds", rounds.to_string()),
+    ];
+    let flushes = Program::ALL.map(|program| format!("{}: {}", program.name(), program.flush()));
+    lines.extend(flushes.map(|flush| ("flush of", flush)));
+    machine::description(image, &lines)
+}
+
+/// The first line that each program says of its version.
+fn versions() -> Result<String, Failure> {
+    let mut versions = Vec::new();
+    for name in ["nbdkit", "qemu-nbd", "fio"] {
+        let printed = output(&mut program(name, ["--version"]))?;
+        versions.push(printed.lines().next().unwrap_or_default().to_owned());
+    }
+    Ok(versions.join(", "))
 }

@@ -4,7 +4,7 @@
 //! nothing behind. The short run is part of every change's checks; the long one has larger images.
 
 mod copy;
-mod daemon;
+pub(crate) mod daemon;
 mod device_writes;
 mod file_systems;
 pub(crate) mod fio;
@@ -13,10 +13,10 @@ pub(crate) mod image;
 mod info;
 mod latency;
 mod memory;
-mod mounts;
+pub(crate) mod mounts;
 mod nbd_client;
 pub(crate) mod server;
-mod storage_daemon;
+pub(crate) mod storage_daemon;
 mod verify;
 mod wait;
 

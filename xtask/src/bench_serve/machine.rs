@@ -4,49 +4,24 @@ use std::fs::read_to_string;
 use std::path::Path;
 
 use crate::clients::folder::word;
-use crate::clients::server::Program;
 use crate::command::{output, program};
 use crate::failure::Failure;
 use crate::workspace::root;
 
-/// The lines that go before a table.
-pub(super) fn description(
-    image: &Path,
-    memory: &str,
-    size_mib: u64,
-    rounds: usize,
-) -> Result<String, Failure> {
+/// The lines that go before a table: of the commit, the machine and the device, then `further`.
+pub(crate) fn description(image: &Path, further: &[(&str, String)]) -> Result<String, Failure> {
     let device = output(&mut program("findmnt", ["-no", "FSTYPE,SOURCE", "-T", &word(image)]))?;
     let device: Vec<&str> = device.split_whitespace().collect();
-    let mut lines = vec![
+    let lines = [
         ("commit", commit()?),
         ("machine", cpu()),
         ("kernel", first_word("/proc/sys/kernel/osrelease")),
         ("device", device.join(" on ")),
-        (
-            "image",
-            format!("a file of {size_mib} MiB, all data; the same for all, one after another"),
-        ),
-        ("programs", versions()?),
-        (
-            "memory",
-            format!("mpage --memory {memory}; the others, as much of the kernel's as they like"),
-        ),
-        (
-            "client",
-            "fio --ioengine=nbd, one connection, a Unix socket; in order at depth 4".to_owned(),
-        ),
-        ("durability", "what is written is flushed within the time measured".to_owned()),
-        (
-            "cache state",
-            "just started: cold, for all; else all of the image read before".to_owned(),
-        ),
-        ("rounds", rounds.to_string()),
     ];
-    let flushes = Program::ALL.map(|program| format!("{}: {}", program.name(), program.flush()));
-    lines.extend(flushes.map(|flush| ("flush of", flush)));
-    let lines =
-        lines.into_iter().map(|(name, what)| format!("    {:<12} {what}", format!("{name}:")));
+    let lines = lines
+        .iter()
+        .chain(further)
+        .map(|(name, what)| format!("    {:<12} {what}", format!("{name}:")));
     Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
@@ -57,16 +32,6 @@ fn commit() -> Result<String, Failure> {
     let sources = ["status", "--porcelain", "--untracked-files=no", "--", "*.rs", "*.toml"];
     let changed = if git(&sources)?.is_empty() { "" } else { ", with changes" };
     Ok(format!("{}{changed}", commit.trim()))
-}
-
-/// The first line that each program says of its version.
-fn versions() -> Result<String, Failure> {
-    let mut versions = Vec::new();
-    for name in ["nbdkit", "qemu-nbd", "fio"] {
-        let printed = output(&mut program(name, ["--version"]))?;
-        versions.push(printed.lines().next().unwrap_or_default().to_owned());
-    }
-    Ok(versions.join(", "))
 }
 
 fn cpu() -> String {

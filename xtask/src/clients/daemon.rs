@@ -49,8 +49,13 @@ impl Daemon {
     }
 
     /// Ends it by SIGTERM, and takes any end but a success for a failure.
-    pub(crate) fn stop(mut self) -> Result<(), Failure> {
+    pub(crate) fn stop(self) -> Result<(), Failure> {
         command::run(&mut program("kill", ["-TERM".to_owned(), self.id().to_string()]))?;
+        self.until_ended()
+    }
+
+    /// Waits for its end, which something else has begun; any but a success is a failure.
+    pub(crate) fn until_ended(mut self) -> Result<(), Failure> {
         let what = format!("the end of {}", self.line);
         let status = until(&what, LIMIT, || self.ended())?;
         status.success().then_some(()).ok_or_else(|| self.failure(&status.to_string()))

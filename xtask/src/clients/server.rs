@@ -107,7 +107,8 @@ pub(crate) fn build(program: Program) -> Result<(), Failure> {
     }
 }
 
-fn binary() -> PathBuf {
+/// The command, once it is built.
+pub(crate) fn binary() -> PathBuf {
     target().join("release/mpage")
 }
 
