@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench_mount;
 mod bench_serve;
 mod ci;
 mod clients;
@@ -91,6 +92,11 @@ const TASKS: &[Task] = &[
         name: "bench-serve",
         help: "[ROUNDS] measure mpage serve against other servers of NBD",
         run: bench_serve::run,
+    },
+    Task {
+        name: "bench-mount",
+        help: "[ROUNDS] measure mpage mount against fuse2fs and the kernel",
+        run: bench_mount::run,
     },
     Task {
         name: "tools",
