@@ -22,7 +22,7 @@ use self::table::{Aim, Row};
 use self::watchdog::Watchdog;
 use self::work::{WORK, Work};
 use crate::bench_serve::machine;
-use crate::clients::folder::{Folder, word};
+use crate::rig::folder::{Folder, word};
 use crate::command::{output, program};
 use crate::failure::Failure;
 

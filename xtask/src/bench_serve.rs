@@ -9,12 +9,12 @@ mod table;
 use std::path::Path;
 
 use self::table::Row;
-use crate::clients::fio::{Report, fio};
-use crate::clients::folder::{Folder, word};
-use crate::clients::image;
 use crate::clients::server::{self, Program, Server};
 use crate::command::{output, program};
 use crate::failure::Failure;
+use crate::rig::fio::{Report, fio, nbd};
+use crate::rig::folder::{Folder, word};
+use crate::rig::image;
 
 /// The image, all of it data.
 const SIZE_MIB: u64 = 256;
@@ -147,14 +147,14 @@ fn one(
 ) -> Result<u64, Failure> {
     forget(image)?;
     let server = Server::start(program, folder, image, &["--memory", MEMORY])?;
-    let uri = server.uri();
+    let place = nbd(&server.uri());
     let size = format!("--size={SIZE_MIB}M");
     if workload.cache == Cache::Warm {
-        let _report = fio(&uri, &["--rw=read", "--bs=1M", "--iodepth=4", &size])?;
+        let _report = fio(&place, &["--rw=read", "--bs=1M", "--iodepth=4", &size])?;
     }
     let mut arguments = vec![size.as_str(), "--randrepeat=1", "--norandommap"];
     arguments.extend(workload.arguments);
-    let Report { read, write } = fio(&uri, &arguments)?;
+    let Report { read, write } = fio(&place, &arguments)?;
     server.stop()?;
     let count = if read.kib > 0 { read } else { write };
     Ok(match workload.unit {

@@ -4,26 +4,19 @@
 //! nothing behind. The short run is part of every change's checks; the long one has larger images.
 
 mod copy;
-pub(crate) mod daemon;
 mod device_writes;
 mod file_systems;
-pub(crate) mod fio;
-pub(crate) mod folder;
-pub(crate) mod image;
 mod info;
 mod latency;
 mod memory;
-pub(crate) mod mounts;
 mod nbd_client;
 pub(crate) mod server;
 pub(crate) mod storage_daemon;
 mod verify;
-mod wait;
-
-use mpage_locks::clock;
 
 use self::server::Program;
 use crate::failure::Failure;
+use crate::rig::steps::{self, Step};
 
 /// What one run of the steps is.
 struct Run {
@@ -31,13 +24,7 @@ struct Run {
     short: bool,
 }
 
-/// One thing that is done to a server.
-struct Step {
-    name: &'static str,
-    run: fn(&Run) -> Result<String, Failure>,
-}
-
-const STEPS: &[Step] = &[
+const STEPS: &[Step<Run>] = &[
     Step { name: "nbdcopy", run: copy::nbdcopy },
     Step { name: "qemu-img", run: copy::qemu_img },
     Step { name: "nbdinfo", run: info::nbdinfo },
@@ -60,19 +47,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         run.program.name(),
         if run.short { "short" } else { "long" }
     );
-    let start_ns = clock::now_ns();
-    for step in chosen {
-        let step_ns = clock::now_ns();
-        let saw = (step.run)(&run);
-        let time_ms = (clock::now_ns() - step_ns) / 1_000_000;
-        let time = format!("{}.{} s", time_ms / 1000, time_ms / 100 % 10);
-        match saw {
-            Ok(saw) => println!("clients: {:<13} {time:>8}  {saw}", step.name),
-            Err(failure) => return Err(Failure::new(format!("{}: {failure}", step.name))),
-        }
-    }
-    println!("clients: all passed in {} s", (clock::now_ns() - start_ns) / 1_000_000_000);
-    Ok(())
+    steps::run("clients", &run, STEPS, &chosen)
 }
 
 /// Runs every step at the size that suits a check of every change.
@@ -80,7 +55,7 @@ pub(crate) fn run_short() -> Result<(), Failure> {
     run(&["--short".to_owned()])
 }
 
-fn read(arguments: &[String]) -> Result<(Run, Vec<&'static Step>), Failure> {
+fn read(arguments: &[String]) -> Result<(Run, Vec<&'static Step<Run>>), Failure> {
     let mut run = Run { program: Program::Mpage, short: false };
     let mut chosen = Vec::new();
     let mut words = arguments.iter();
@@ -91,14 +66,8 @@ fn read(arguments: &[String]) -> Result<(Run, Vec<&'static Step>), Failure> {
                 let name = words.next().ok_or_else(|| Failure::new("--server needs a name"))?;
                 run.program = Program::named(name)?;
             }
-            name => {
-                let step = STEPS.iter().find(|step| step.name == name);
-                chosen.push(step.ok_or_else(|| Failure::new(format!("no step is {name}")))?);
-            }
+            name => chosen.push(steps::named(STEPS, name)?),
         }
-    }
-    if chosen.is_empty() {
-        chosen = STEPS.iter().collect();
     }
     Ok((run, chosen))
 }
@@ -114,7 +83,7 @@ mod tests {
 
     #[test]
     fn arguments_choose_the_server_the_size_and_the_steps() {
-        assert_eq!(chosen(&[]).expect("all steps"), (false, "mpage", STEPS.len()));
+        assert_eq!(chosen(&[]).expect("no step"), (false, "mpage", 0));
         let some = chosen(&["--short", "--server", "nbdkit-file", "nbdinfo"]);
         assert_eq!(some.expect("one step"), (true, "nbdkit-file", 1));
         assert!(chosen(&["--server"]).is_err());

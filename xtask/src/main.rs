@@ -14,6 +14,7 @@ mod function;
 mod fuzz;
 mod mutants;
 mod path;
+mod rig;
 mod sanitize;
 mod schedules;
 mod sim;

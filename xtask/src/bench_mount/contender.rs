@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::clients::daemon::Daemon;
-use crate::clients::folder::{Folder, word};
-use crate::clients::mounts::{LoopDevice, Mount};
+use crate::rig::daemon::Daemon;
+use crate::rig::folder::{Folder, word};
+use crate::rig::mount::{LoopDevice, Mount};
 use crate::clients::server::binary;
 use crate::command::{self, cargo, output, program};
 use crate::failure::Failure;

@@ -12,9 +12,9 @@ use mpage_locks::{Mutex, clock};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::figure::Figure;
-use crate::clients::daemon::Daemon;
-use crate::clients::folder::{Folder, word};
-use crate::clients::mounts::LoopDevice;
+use crate::rig::daemon::Daemon;
+use crate::rig::folder::{Folder, word};
+use crate::rig::mount::LoopDevice;
 use crate::clients::storage_daemon::FuseFile;
 use crate::command::program;
 use crate::failure::Failure;

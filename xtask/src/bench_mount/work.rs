@@ -9,7 +9,7 @@ use mpage_locks::clock;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::figure::Figure;
-use crate::clients::image::Random;
+use crate::rig::image::Random;
 
 /// Bytes of the large file, and of each piece it is written in.
 const LARGE_BYTES: u64 = 512 << 20;

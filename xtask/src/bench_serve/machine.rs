@@ -3,9 +3,9 @@
 use std::fs::read_to_string;
 use std::path::Path;
 
-use crate::clients::folder::word;
 use crate::command::{output, program};
 use crate::failure::Failure;
+use crate::rig::folder::word;
 use crate::workspace::root;
 
 /// The lines that go before a table: of the commit, the machine and the device, then `further`.

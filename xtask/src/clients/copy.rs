@@ -4,11 +4,11 @@ use std::fs::OpenOptions;
 use std::path::Path;
 
 use super::Run;
-use super::folder::{Folder, word};
-use super::image::scatter;
 use super::server::Server;
 use crate::command::{self, output, program};
 use crate::failure::Failure;
+use crate::rig::folder::{Folder, word};
+use crate::rig::image::scatter;
 
 /// Copies a sparse image in over other data, and out again, with nbdcopy.
 pub(super) fn nbdcopy(run: &Run) -> Result<String, Failure> {

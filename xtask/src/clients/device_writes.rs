@@ -1,14 +1,14 @@
 //! What reaches a block device: counted by the kernel, at a loop device.
 
 use super::Run;
-use super::fio::fio;
-use super::folder::{Folder, word};
-use super::image::Random;
-use super::mounts::LoopDevice;
 use super::nbd_client::Client;
 use super::server::{Program, Server};
 use crate::command::{self, program};
 use crate::failure::Failure;
+use crate::rig::fio::{fio, nbd};
+use crate::rig::folder::{Folder, word};
+use crate::rig::image::Random;
+use crate::rig::mount::LoopDevice;
 
 /// What is written, in requests of 4 KiB.
 const BYTES: u64 = 16 << 20;
@@ -25,7 +25,7 @@ pub(super) fn device_writes(run: &Run) -> Result<String, Failure> {
     let before = device.writes()?;
     let size = format!("--size={BYTES}");
     let words = ["--rw=write", "--bs=4k", "--iodepth=16", "--end_fsync=1", &size];
-    let _report = fio(&server.uri(), &words)?;
+    let _report = fio(&nbd(&server.uri()), &words)?;
     let between = device.writes()?;
     let written = one_by_one(&server)?;
     let after = device.writes()?;

@@ -5,12 +5,12 @@
 use std::path::Path;
 
 use super::Run;
-use super::folder::{Folder, word};
-use super::mounts::{LoopDevice, Mount};
 use super::server::Server;
 use super::storage_daemon::FuseFile;
 use crate::command::{output, program};
 use crate::failure::Failure;
+use crate::rig::folder::{Folder, word};
+use crate::rig::mount::{LoopDevice, Mount};
 use crate::workspace::root;
 
 /// How a file system is made and checked; the device comes last.

@@ -1,11 +1,11 @@
 //! What the export says of itself, by nbdinfo.
 
 use super::Run;
-use super::folder::Folder;
-use super::image::scatter;
 use super::server::{Program, Server};
 use crate::command::{output, program};
 use crate::failure::Failure;
+use crate::rig::folder::Folder;
+use crate::rig::image::scatter;
 
 /// What the export has to say, in the words of `nbdinfo --json`.
 const FACTS: &[&str] = &[

@@ -7,12 +7,12 @@ use mpage_locks::clock;
 use mpage_locks::thread::{self, JoinHandle};
 
 use super::Run;
-use super::folder::{Folder, word};
-use super::image::Random;
 use super::nbd_client::Client;
 use super::server::{Program, Server};
 use super::storage_daemon::FuseFile;
 use crate::failure::Failure;
+use crate::rig::folder::{Folder, word};
+use crate::rig::image::Random;
 
 /// What is dirty when the flush begins; as much lies behind it, clean and cached.
 const DIRTY: u64 = 16 << 20;

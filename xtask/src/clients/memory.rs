@@ -1,10 +1,10 @@
 //! Writes at full speed that are many times the memory: nothing is lost, and memory stays bounded.
 
 use super::Run;
-use super::fio::Verified;
-use super::folder::Folder;
 use super::server::{Program, Server};
 use crate::failure::Failure;
+use crate::rig::fio::{Verified, nbd};
+use crate::rig::folder::Folder;
 
 /// The cache's memory, in MiB.
 const MEMORY_MIB: u64 = 64;
@@ -20,7 +20,7 @@ pub(super) fn memory(run: &Run) -> Result<String, Failure> {
     let (jobs, mib) = (4, if run.short { 192 } else { 1024 });
     let sizes = "--bssplit=4k/50:16k/20:64k/20:256k/10";
     let written = Verified { jobs, mib, apart_mib: 1024, sizes, checksum: "crc32c", seed: 11 };
-    let report = written.write(&server.uri())?;
+    let report = written.write(&nbd(&server.uri()))?;
     let most_mib = server.memory_most_kib()? >> 10;
     server.stop()?;
     let told = format!(

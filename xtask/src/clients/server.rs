@@ -4,10 +4,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::daemon::Daemon;
-use super::folder::{Folder, word};
 use crate::command::{self, cargo, program};
 use crate::failure::Failure;
+use crate::rig::daemon::Daemon;
+use crate::rig::folder::{Folder, word};
 use crate::workspace::target;
 
 /// A program that serves an image.

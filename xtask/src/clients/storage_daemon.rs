@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::daemon::Daemon;
-use super::folder::{Folder, word};
 use crate::command::program;
 use crate::failure::Failure;
+use crate::rig::daemon::Daemon;
+use crate::rig::folder::{Folder, word};
 use crate::tools;
 
 /// A file that qemu-storage-daemon exports by FUSE.

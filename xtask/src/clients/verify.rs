@@ -4,10 +4,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
 use super::Run;
-use super::fio::Verified;
-use super::folder::{Folder, word};
 use super::server::Server;
 use crate::failure::Failure;
+use crate::rig::fio::{Verified, nbd};
+use crate::rig::folder::{Folder, word};
 
 /// Requests from one sector to a quarter of a MiB, many of them no page's size.
 const SIZES: &str = "--bssplit=512/20:1k/10:3584/10:4k/30:16k/15:64k/10:256k/5";
@@ -23,16 +23,16 @@ pub(super) fn verify(run: &Run) -> Result<String, Failure> {
         let folder = Folder::new("verify")?;
         let image = folder.file("disk.img", 1 << 30)?;
         let server = Server::start(run.program, &folder, &image, arguments)?;
-        let uri = server.uri();
-        let _report = first.write(&uri)?;
-        if second.verify(&uri).is_ok() {
+        let place = nbd(&server.uri());
+        let _report = first.write(&place)?;
+        if second.verify(&place).is_ok() {
             return Err(Failure::new("fio took the first writes for the second"));
         }
-        let report = second.write(&uri)?;
-        let _report = second.verify(&uri)?;
+        let report = second.write(&place)?;
+        let _report = second.verify(&place)?;
         server.stop()?;
         let server = Server::start(run.program, &folder, &image, arguments)?;
-        let _report = second.verify(&uri)?;
+        let _report = second.verify(&place)?;
         server.stop()?;
         let memory = if arguments.is_empty() { "default memory" } else { "16 MiB" };
         saw.push(format!("{} MiB/s with {memory}", report.write.kib_per_s >> 10));
@@ -53,7 +53,7 @@ pub(super) fn restart(run: &Run) -> Result<String, Failure> {
     for seed in 0..TIMES {
         let server = Server::start(run.program, &folder, &image, &[])?;
         let written = Verified { jobs: 2, mib: 1, apart_mib: 8, sizes, checksum: "crc32c", seed };
-        let _report = written.write(&server.uri())?;
+        let _report = written.write(&nbd(&server.uri()))?;
         server.stop()?;
     }
     Ok(format!("{TIMES} times, each at once after the end of the one before"))
@@ -70,7 +70,7 @@ fn damage_is_found(
     let damaged = file.and_then(|file| file.write_all_at(&[0; 512], 5 << 20));
     damaged.map_err(|error| Failure::at(&word(image), &error))?;
     let server = Server::start(run.program, folder, image, &[])?;
-    if written.verify(&server.uri()).is_ok() {
+    if written.verify(&nbd(&server.uri())).is_ok() {
         return Err(Failure::new("fio found nothing where a sector was changed"));
     }
     server.stop()

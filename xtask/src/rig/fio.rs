@@ -1,4 +1,4 @@
-//! fio as a client of NBD, and what it reports.
+//! fio, on exports of NBD and on files, and what it reports.
 
 use crate::command::{output, program};
 use crate::failure::Failure;
@@ -43,21 +43,25 @@ impl Report {
     }
 }
 
-/// Runs fio with `arguments` on the export at `uri`.
-pub(crate) fn fio<S: AsRef<str>>(uri: &str, arguments: &[S]) -> Result<Report, Failure> {
-    let uri = format!("--uri={uri}");
-    let first = ["--name=job", "--ioengine=nbd", &uri, "--thread", "--group_reporting"];
+/// The words that have fio work on the NBD export at `uri`.
+pub(crate) fn nbd(uri: &str) -> Vec<String> {
+    vec!["--ioengine=nbd".to_owned(), format!("--uri={uri}"), "--thread".to_owned()]
+}
+
+/// Runs fio with `arguments` at the `place` that other words tell, such as those of [`nbd`].
+pub(crate) fn fio<S: AsRef<str>>(place: &[String], arguments: &[S]) -> Result<Report, Failure> {
+    let limit = ["--signal=KILL", SECONDS_MAX, "fio", "--name=job", "--group_reporting"];
     let form = ["--output-format=terse", "--terse-version=3"];
+    let place = place.iter().map(String::as_str);
     let arguments = arguments.iter().map(AsRef::as_ref);
-    let limit = ["--signal=KILL", SECONDS_MAX, "fio"];
-    let words = limit.into_iter().chain(first).chain(form).chain(arguments);
+    let words = limit.into_iter().chain(form).chain(place).chain(arguments);
     Report::parse(&output(&mut program("timeout", words))?)
 }
 
 /// Requests at random places that leave blocks which say whether they are the ones written last.
 #[derive(Clone)]
 pub(crate) struct Verified {
-    /// Jobs, each with a connection and a part of the export.
+    /// Jobs, each with a connection and a part of the export, or with a file.
     pub(crate) jobs: u64,
     /// What each job writes, in MiB, all of it once.
     pub(crate) mib: u64,
@@ -73,15 +77,15 @@ pub(crate) struct Verified {
 
 impl Verified {
     /// Writes, and reads all of it back.
-    pub(crate) fn write(&self, uri: &str) -> Result<Report, Failure> {
-        fio(uri, &self.arguments())
+    pub(crate) fn write(&self, place: &[String]) -> Result<Report, Failure> {
+        fio(place, &self.arguments())
     }
 
     /// Reads back what an earlier call wrote.
-    pub(crate) fn verify(&self, uri: &str) -> Result<Report, Failure> {
+    pub(crate) fn verify(&self, place: &[String]) -> Result<Report, Failure> {
         let mut arguments = self.arguments();
         arguments.push("--verify_only=1".to_owned());
-        fio(uri, &arguments)
+        fio(place, &arguments)
     }
 
     fn arguments(&self) -> Vec<String> {

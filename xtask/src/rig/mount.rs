@@ -49,7 +49,7 @@ impl LoopDevice {
 impl Drop for LoopDevice {
     fn drop(&mut self) {
         if let Some(Err(failure)) = self.0.take().map(|path| detach(&path)) {
-            eprintln!("clients: {failure}");
+            eprintln!("xtask: {failure}");
         }
     }
 }
@@ -84,7 +84,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         if let Some(Err(failure)) = self.0.take().map(|path| unmount(&path)) {
-            eprintln!("clients: {failure}");
+            eprintln!("xtask: {failure}");
         }
     }
 }

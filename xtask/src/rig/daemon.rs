@@ -89,11 +89,11 @@ impl Drop for Daemon {
             return;
         }
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
-            eprintln!("clients: process {} is left: {error}", self.id());
+            eprintln!("xtask: process {} is left: {error}", self.id());
         }
         let log = fs::read_to_string(&self.log).unwrap_or_else(|error| error.to_string());
         if !log.is_empty() {
-            eprintln!("clients: {} printed:\n{log}", self.line);
+            eprintln!("xtask: {} printed:\n{log}", self.line);
         }
     }
 }

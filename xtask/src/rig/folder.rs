@@ -33,7 +33,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("clients: {} is left: {error}", self.0.display());
+            eprintln!("xtask: {} is left: {error}", self.0.display());
         }
     }
 }
