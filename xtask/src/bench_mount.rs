@@ -22,9 +22,9 @@ use self::table::{Aim, Row};
 use self::watchdog::Watchdog;
 use self::work::{WORK, Work};
 use crate::bench_serve::machine;
-use crate::rig::folder::{Folder, word};
 use crate::command::{output, program};
 use crate::failure::Failure;
+use crate::rig::folder::{Folder, word};
 
 /// Megabytes of the image.
 const SIZE_MIB: u64 = 2048;

@@ -114,7 +114,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     server::build(Program::Mpage)?;
     let folder = Folder::new("bench-serve")?;
     let image = folder.file("disk.img", SIZE_MIB << 20)?;
-    image::fill(&image, SIZE_MIB << 20)?;
+    image::fill(&image, SIZE_MIB << 20, 0)?;
     println!("{}\n", description(&image, rounds)?);
     let mut rows: Vec<Row> = WORKLOADS.iter().map(|_| Row::default()).collect();
     for round in 0..rounds {

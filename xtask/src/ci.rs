@@ -8,7 +8,7 @@ use crate::command::{PATIENCE, cargo, run, run_tests, within};
 use crate::failure::Failure;
 use crate::sanitize::{self, Scope};
 use crate::schedules::{self, Search};
-use crate::{clients, contract, crash, fuzz, mutants, sim, tidy, tools};
+use crate::{clients, contract, crash, fuzz, mounts, mutants, sim, tidy, tools};
 
 /// A check with a name.
 struct Step {
@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
     Step { name: "crash", run: crash::run_short },
     Step { name: "fuzz", run: fuzz::run_short },
     Step { name: "clients", run: clients::run_short },
+    Step { name: "mounts", run: mounts::run_short },
 ];
 
 /// Runs every step, and stops at the first that fails.

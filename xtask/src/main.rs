@@ -12,6 +12,7 @@ mod crash;
 mod failure;
 mod function;
 mod fuzz;
+mod mounts;
 mod mutants;
 mod path;
 mod rig;
@@ -87,6 +88,11 @@ const TASKS: &[Task] = &[
         name: "clients",
         help: "[--short] [--server NAME] [STEP..] drive mpage serve with other programs",
         run: clients::run,
+    },
+    Task {
+        name: "mounts",
+        help: "[--short] [--by NAME] [STEP..] drive mpage mount with other programs",
+        run: mounts::run,
     },
     Task { name: "bench", help: "[arguments] run the benchmarks", run: bench },
     Task {

@@ -7,3 +7,4 @@ pub(crate) mod image;
 pub(crate) mod mount;
 pub(crate) mod steps;
 pub(crate) mod wait;
+pub(crate) mod watchdog;

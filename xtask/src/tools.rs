@@ -8,15 +8,18 @@ use crate::failure::Failure;
 use crate::workspace::Site;
 
 const PACKAGES: &[&str] = &[
+    "acl",
     "btrfs-progs",
     "e2fsprogs",
     "fio",
     "fuse2fs",
     "fuse3",
     "g++",
+    "git",
     "libnbd-bin",
     "nbdkit",
     "qemu-utils",
+    "rsync",
     "sqlite3",
     "util-linux",
     "valgrind",

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::rig::daemon::Daemon;
-use crate::rig::folder::{Folder, word};
-use crate::rig::mount::{LoopDevice, Mount};
 use crate::clients::server::binary;
 use crate::command::{self, cargo, output, program};
 use crate::failure::Failure;
+use crate::rig::daemon::Daemon;
+use crate::rig::folder::{Folder, word};
+use crate::rig::mount::{LoopDevice, Mount};
 use crate::workspace::target;
 
 /// Who keeps the files.
@@ -125,7 +125,7 @@ impl Mounted {
             self.daemon = Some(daemon);
             return Err(failure);
         }
-        daemon.until_ended()
+        daemon.succeed()
     }
 }
 

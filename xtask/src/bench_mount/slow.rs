@@ -12,12 +12,12 @@ use mpage_locks::{Mutex, clock};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::figure::Figure;
-use crate::rig::daemon::Daemon;
-use crate::rig::folder::{Folder, word};
-use crate::rig::mount::LoopDevice;
 use crate::clients::storage_daemon::FuseFile;
 use crate::command::program;
 use crate::failure::Failure;
+use crate::rig::daemon::Daemon;
+use crate::rig::folder::{Folder, word};
+use crate::rig::mount::LoopDevice;
 
 /// How long a write takes.
 pub(super) const WRITE_MS: u64 = 5;

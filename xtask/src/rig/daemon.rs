@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use super::wait::until;
@@ -50,15 +50,31 @@ impl Daemon {
 
     /// Ends it by SIGTERM, and takes any end but a success for a failure.
     pub(crate) fn stop(self) -> Result<(), Failure> {
-        command::run(&mut program("kill", ["-TERM".to_owned(), self.id().to_string()]))?;
-        self.until_ended()
+        self.signal("TERM")?;
+        self.succeed()
     }
 
-    /// Waits for its end, which something else has begun; any but a success is a failure.
-    pub(crate) fn until_ended(mut self) -> Result<(), Failure> {
-        let what = format!("the end of {}", self.line);
-        let status = until(&what, LIMIT, || self.ended())?;
+    /// Sends it the signal of that name.
+    pub(crate) fn signal(&self, name: &str) -> Result<(), Failure> {
+        command::run(&mut program("kill", [format!("-{name}"), self.id().to_string()]))
+    }
+
+    /// Waits for its end, which has to be a success.
+    pub(crate) fn succeed(mut self) -> Result<(), Failure> {
+        let status = self.until_ended()?;
         status.success().then_some(()).ok_or_else(|| self.failure(&status.to_string()))
+    }
+
+    /// Waits for its end.
+    pub(crate) fn until_ended(&mut self) -> Result<ExitStatus, Failure> {
+        let what = format!("the end of {}", self.line);
+        until(&what, LIMIT, || self.ended())
+    }
+
+    /// What it printed so far.
+    pub(crate) fn printed(&self) -> Result<String, Failure> {
+        fs::read_to_string(&self.log)
+            .map_err(|error| Failure::at(&self.log.to_string_lossy(), &error))
     }
 
     /// The most memory it had so far, in KiB.
@@ -70,7 +86,8 @@ impl Daemon {
         number.parse().map_err(|_| Failure::new(format!("{path} tells no VmHWM")))
     }
 
-    fn ended(&mut self) -> Result<Option<std::process::ExitStatus>, Failure> {
+    /// How it ended, once it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>, Failure> {
         let status = self.child.try_wait().map_err(|error| Failure::at(&self.line, &error))?;
         self.running = status.is_none();
         Ok(status)

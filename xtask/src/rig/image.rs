@@ -52,10 +52,10 @@ pub(crate) fn scatter(path: &Path, size: u64, seed: u64) -> Result<(), Failure> 
 }
 
 /// Fills the file at `path` with data.
-pub(crate) fn fill(path: &Path, size: u64) -> Result<(), Failure> {
+pub(crate) fn fill(path: &Path, size: u64, seed: u64) -> Result<(), Failure> {
     let at = |error| Failure::at(&word(path), &error);
     let file = OpenOptions::new().write(true).open(path).map_err(at)?;
-    let mut random = Random(0);
+    let mut random = Random(seed);
     let mut buffer = vec![0; 1 << 20];
     for offset in (0..size).step_by(buffer.len()) {
         random.fill(&mut buffer);

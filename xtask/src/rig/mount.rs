@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::folder::word;
+use super::wait::until;
 use crate::command::{output, program};
 use crate::failure::Failure;
+
+/// How long the kernel may hold files of a process that has ended.
+const FREE_LIMIT: Duration = Duration::from_secs(30);
 
 /// A loop device over a file.
 pub(crate) struct LoopDevice(Option<PathBuf>);
@@ -70,9 +75,32 @@ impl Mount {
         Ok(Mount(Some(place)))
     }
 
+    /// Mounts a file system in memory, of `bytes` at most, at the folder `place`, which is made.
+    pub(crate) fn of_memory(place: PathBuf, bytes: u64) -> Result<Mount, Failure> {
+        fs::create_dir_all(&place).map_err(|error| Failure::at(&word(&place), &error))?;
+        let options = format!("size={bytes}");
+        let words = ["-t", "tmpfs", "--options", &options, "tmpfs", &word(&place)];
+        let _printed = output(&mut program("mount", words))?;
+        Ok(Mount(Some(place)))
+    }
+
+    /// Lets a file system in memory have `bytes`.
+    pub(crate) fn enlarge(&self, bytes: u64) -> Result<(), Failure> {
+        let options = format!("remount,size={bytes}");
+        output(&mut program("mount", ["--options", &options, &word(self.path())])).map(drop)
+    }
+
     /// Where its files are.
     pub(crate) fn path(&self) -> &Path {
         self.0.as_deref().expect("a mount that is there has a path")
+    }
+
+    /// Unmounts it once nobody uses it: the kernel lets go of files behind a process's end.
+    pub(crate) fn unmount_when_free(mut self) -> Result<(), Failure> {
+        let what = format!("the end of all use of {}", word(self.path()));
+        until(&what, FREE_LIMIT, || Ok(unmount(self.path()).is_ok().then_some(())))?;
+        self.0 = None;
+        Ok(())
     }
 
     /// Unmounts it, which writes everything down.
