@@ -13,9 +13,10 @@
 
 use std::collections::BTreeMap;
 
+use mpage_block::Errno;
 use mpage_locks::{Condvar, Mutex};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::Writer;
 use crate::layers::Block;
 use crate::metadata::Metadata;
@@ -110,9 +111,7 @@ impl Metadata {
             (committing.number, committing.changed.clone())
         };
         let written = match &journal {
-            Some(journal) => self.commit_to(journal, &changed).inspect_err(|error| {
-                self.abort(error);
-            }),
+            Some(journal) => self.commit_to(journal, &changed),
             None => {
                 self.release(&changed.blocks).and_then(|()| Ok(self.layers.device().fsync()?))
             }
@@ -130,7 +129,8 @@ impl Metadata {
         written
     }
 
-    /// Commits `changed` to `journal`, and stores it into the device file.
+    /// Commits `changed` to `journal`, and stores it into the device file. What is in its way
+    /// before anything is written to the log is met again by the next commit.
     fn commit_to(&self, journal: &Writer, changed: &Changed) -> Result<()> {
         if changed.is_empty() {
             return Ok(());
@@ -138,15 +138,18 @@ impl Metadata {
         if !journal.has_room(changed) {
             self.checkpoint_to(journal)?;
         }
-        journal.commit(changed)?;
-        self.release(&changed.blocks)
+        let is_written = match journal.has_room(changed) {
+            true => journal.commit(changed),
+            false => Err(Error::errno(Errno::NOSPC, "the log is too short for a transaction")),
+        };
+        is_written.and_then(|()| self.release(&changed.blocks)).inspect_err(|it| self.abort(it))
     }
 
     /// Brings all that is committed to its own place, so that the log begins anew.
     fn checkpoint_to(&self, journal: &Writer) -> Result<()> {
         let mark = journal.mark();
         self.sync_device()?;
-        journal.advance(mark)
+        journal.advance(mark).inspect_err(|error| self.abort(error))
     }
 
     /// Writes all that is in the device file. An error that was met before, of what could be

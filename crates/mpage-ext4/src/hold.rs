@@ -49,17 +49,14 @@ impl FileSystem {
     }
 
     /// Gives up `count` holds of `inode`. The last one of a file without names, that nobody has
-    /// open, frees it: true when that is still to be done, by [`release`](Self::release).
-    ///
-    /// # Panics
-    ///
-    /// When it is not held so often.
+    /// open, frees it: true when that is still to be done, by [`release`](Self::release). An image
+    /// that was closed holds nothing any more.
     pub fn unhold(&self, inode: InodeNumber, count: u64) -> bool {
         {
             let _no_change = self.metadata.transactions.read();
             let mut holds = self.metadata.holds.lock();
-            let left = holds.get_mut(&inode).expect("it is held");
-            *left = left.checked_sub(count).expect("it is held so often");
+            let Some(left) = holds.get_mut(&inode) else { return false };
+            *left = left.saturating_sub(count);
             if *left > 0 {
                 return false;
             }

@@ -127,6 +127,7 @@ impl Row {
                 (format!("{times} of the row before at most"), ours <= times * before)
             }
         };
+        let met = met && !self.is_out_of_time(Contender::Mpage);
         format!("{aim}: {}", if met { "met" } else { "MISSED" })
     }
 }

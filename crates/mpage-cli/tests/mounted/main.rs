@@ -36,10 +36,10 @@ use crate::mount::{Layout, Mount, Server, image};
 use crate::shrink::shrink;
 
 /// Programs of an ordinary run whose seeds are always the same.
-const FIXED: u64 = 45;
+const FIXED: u64 = 35;
 
 /// Programs of an ordinary run whose seeds are new.
-const FRESH: usize = 20;
+const FRESH: usize = 15;
 
 /// Kinds of differences that a run looks for before it stops.
 const KINDS: usize = 12;

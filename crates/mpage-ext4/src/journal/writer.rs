@@ -111,6 +111,13 @@ impl Writer {
         let places = places(metadata, file.inode, journal.end)?;
         let output = LogWriter::new(dev, WRITE_BYTES_MAX)
             .map_err(|errno| Error::errno(errno, "memory for writing the journal".to_owned()))?;
+        for (blocks, shift) in places.iter() {
+            let start = blocks.start.wrapping_add(*shift) * journal.block_bytes as u64;
+            let bytes = (blocks.end - blocks.start) * journal.block_bytes as u64;
+            output.keep_room(&(start..start + bytes)).map_err(|errno| {
+                Error::errno(errno, "room for the journal where the image is".to_owned())
+            })?;
+        }
         let (head, sequence) = (journal.first, u64::from(journal.sequence));
         let logged = HashMap::new();
         let state = State { raw, output, head, sequence, used: 0, logged };
@@ -133,7 +140,9 @@ impl Writer {
         let revokes = ring.div_ceil(self.journal.block_bytes / 16);
         let tags = Descriptor::tags_min(self.journal.block_bytes);
         let left = ring.saturating_sub(revokes + 4);
-        left - left.div_ceil(tags + 1)
+        let fits = left - left.div_ceil(tags + 1);
+        // One that could not be written for want of room is joined by the next.
+        (fits / 2).max((2 * CHANGE_BLOCKS_MAX).min(fits))
     }
 
     /// True when the log is so full that the device file should catch up.

@@ -108,6 +108,29 @@ impl LogWriter {
         self.dev.limits().fua || !self.dev.limits().volatile_cache
     }
 
+    /// Gets room for what of byte `range` has none, so that no write there meets a full file system:
+    /// of a device that is a regular file; others have all their room. Waits for it.
+    ///
+    /// # Errors
+    ///
+    /// The device's: `ENOSPC`.
+    pub fn keep_room(&self, range: &Range<u64>) -> Result<(), Errno> {
+        let device = self.dev.block();
+        if self.dev.limits().capacity.is_some() || !self.dev.limits().write_zeroes {
+            return Ok(());
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let span = device.span_at(at)?;
+            let end = span.bytes.end.clamp(at + 1, range.end);
+            if span.hole {
+                write_zeroes(&**device, &(at..end), Room::Kept)?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
     /// Writes `from` at byte `offset` of the device; waits for it. With `durable` it is on the
     /// medium then, if [`has_fua`](Self::has_fua), and nothing else need be.
     ///
