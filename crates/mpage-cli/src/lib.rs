@@ -7,6 +7,7 @@
 //!   names attributes content listing    what they do to the image
 //!   handles  shared         what programs have open; what all requests share
 //!   privileges              what changed files lose
+//!   pending_read            reads that wait for the device
 //!   convert  time           numbers, kinds and times on both sides
 //!   image  options          what is mounted, and how
 //!   control                 who waits for the end

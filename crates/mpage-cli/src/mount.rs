@@ -30,6 +30,7 @@ mod kernel;
 mod listing;
 mod names;
 pub mod options;
+mod pending_read;
 mod privileges;
 pub mod server;
 mod shared;

@@ -65,6 +65,11 @@ impl FileSystem {
         self.metadata.orphans.lock().contains(&inode)
     }
 
+    /// True when `inode` has lost its last name: who closes it last frees it, which waits.
+    pub fn is_removed(&self, inode: InodeNumber) -> bool {
+        self.metadata.orphans.lock().contains(&inode)
+    }
+
     /// Frees what nobody holds any more, has open, or has a name of. Where it fails, `inode` is
     /// freed with the next commit, or when the image is opened again.
     pub fn release(&self, inode: InodeNumber) {

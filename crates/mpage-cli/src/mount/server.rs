@@ -2,7 +2,7 @@
 //!
 //! 1. A thread that takes requests does not wait for the device: it tries what it was asked for,
 //!    and hands what would have waited to a lane of workers. It waits only while writes that wait
-//!    hold [`WAITING_BYTES`], for one of them to end.
+//!    hold all the memory that there is for them, for one of them to end.
 //! 2. What a request has done already is not done again by the worker that goes on with it.
 //! 3. Nothing here waits for something that only another request can bring.
 //!
@@ -27,11 +27,12 @@ use mpage_locks::Mutex;
 use mpage_locks::atomic::AtomicBool;
 
 use super::attributes;
-use super::content::{REQUEST_BYTES_MAX, with_buffer};
+use super::content::REQUEST_BYTES_MAX;
 use super::convert::{attributes, errno, inode};
 use super::handles::Handle;
 use super::listing::{self, Entries, Position};
 use super::names;
+use super::pending_read::PendingRead;
 use super::shared::{FOREVER, Shared};
 use super::time::Time;
 use crate::budget::Budget;
@@ -164,26 +165,6 @@ impl Server {
             return Ok(0);
         }
         open.file.try_write_at(data, offset)
-    }
-
-    /// Reads what is cached; gives `reply` back if not all of it is.
-    fn try_read(
-        &self,
-        handle: &Handle,
-        (offset, len): (u64, usize),
-        reply: ReplyData,
-    ) -> Option<ReplyData> {
-        let Ok(open) = handle.file() else { return Some(reply) };
-        if open.is_direct {
-            return Some(reply);
-        }
-        with_buffer(len, |buffer| match open.file.cached().try_read_at(buffer, offset) {
-            Some(read) => {
-                reply.data(&buffer[..read]);
-                None
-            }
-            None => Some(reply),
-        })
     }
 }
 
@@ -477,16 +458,10 @@ impl Filesystem for Server {
             Ok(handle) => handle,
             Err(error) => return reply.error(errno(&error)),
         };
-        let len = size as usize;
-        let Some(reply) = self.try_read(&handle, (offset, len), reply) else { return };
-        self.run(Lane::Read, move |_| {
-            with_buffer(len, |buffer| {
-                match handle.file().and_then(|open| open.read(buffer, offset)) {
-                    Ok(read) => reply.data(&buffer[..read]),
-                    Err(error) => reply.error(errno(&error)),
-                }
-            });
-        });
+        let read = PendingRead::new(handle, (offset, size as usize), reply);
+        if !read.try_answer() {
+            read.answer_later(&self.workers);
+        }
     }
 
     fn write(
@@ -530,7 +505,7 @@ impl Filesystem for Server {
     fn release(
         &self,
         _request: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -540,7 +515,14 @@ impl Filesystem for Server {
         let open = self.shared.handles.remove(handle);
         ReplyEmpty::ok(reply);
         // The last one to close a file without names frees it.
-        self.run(Lane::Metadata, move |_| drop(open));
+        if self.shared.fs.is_removed(inode(node)) {
+            return self.run(Lane::Metadata, move |_| drop(open));
+        }
+        let closed = without_waiting(|| {
+            drop(open);
+            Ok(())
+        });
+        debug_assert!(matches!(closed, Some(Ok(())) | None), "closing tells nothing");
     }
 
     fn fsync(

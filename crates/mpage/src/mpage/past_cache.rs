@@ -108,8 +108,8 @@ impl LogWriter {
         self.dev.limits().fua || !self.dev.limits().volatile_cache
     }
 
-    /// Gets room for what of byte `range` has none, so that no write there meets a full file system:
-    /// of a device that is a regular file; others have all their room. Waits for it.
+    /// Gets room for what of byte `range` has none, so that no write there meets a full file
+    /// system: of a device that is a regular file; others have all their room. Waits for it.
     ///
     /// # Errors
     ///
