@@ -18,7 +18,7 @@ use crate::filemap::reserve;
 use crate::flush::flush_device;
 use crate::get_block::{GetBlock, MapRequest, Place, Purpose};
 use crate::may_wait::MayWait;
-use crate::page::{FILLING, FROZEN};
+use crate::page::{FILLING, FROZEN, WRITEBACK};
 use crate::page_tree::Mark;
 use crate::readahead::{get_block_of, read_page};
 use crate::reclaim::{get_page, make_room};
@@ -452,10 +452,12 @@ fn zero_page(
         return Ok(false);
     }
     // A block that was clean just now stays so, and has a place or will have none: room for it was
-    // never set aside. Where nobody can tell it is written like one that has a place, with room set
-    // aside: bytes that are not zeroed would be back when the file has grown again.
+    // never set aside. One without data reads as zeros already, unless its data is on its way. Where
+    // nobody can tell it is written like one that has a place, with room set aside: bytes that are
+    // not zeroed would be back when the file has grown again.
     let clean = kept.without(word.dirty());
-    let holes = holes_of(space, pin.index(), clean).or_else(|error| {
+    let in_flight = word.has(WRITEBACK);
+    let holes = without_data(space, pin.index(), clean, in_flight).or_else(|error| {
         let mut reserved = clean.runs().map(|run| reserve(space, pin.index(), run));
         reserved.all(|result| result.is_ok()).then_some(SectorMask::NONE).ok_or(error)
     })?;
@@ -489,8 +491,14 @@ fn forget_edge(space: &AddressSpace, edge: &Range<u64>, may_wait: &MayWait<'_>) 
     content.clear_uptodate(freed.without(page.word().dirty()).without(written));
 }
 
-/// The sectors of `clean` blocks of a page that are nowhere on the device.
-fn holes_of(space: &AddressSpace, index: PageIndex, clean: SectorMask) -> Result<SectorMask> {
+/// The sectors of `clean` blocks of a page that have no data on the device: those without a place,
+/// and unwritten ones unless a write of the page is `in_flight`, of which the map may not know yet.
+fn without_data(
+    space: &AddressSpace,
+    index: PageIndex,
+    clean: SectorMask,
+    in_flight: bool,
+) -> Result<SectorMask> {
     let mut holes = SectorMask::NONE;
     let Some(get_block) = &space.ops().get_block else { return Ok(holes) };
     let size = space.block_size();
@@ -498,7 +506,12 @@ fn holes_of(space: &AddressSpace, index: PageIndex, clean: SectorMask) -> Result
         for start in run.step_by(usize::try_from(size.bytes()).expect("at most a page")) {
             let first = size.block_of(index.start() + start as u64);
             let request = MapRequest { first, count: 1, purpose: Purpose::Read, may_wait: true };
-            if get_block.get_block(&request)?.place == Place::Hole {
+            let has_data = match get_block.get_block(&request)?.place {
+                Place::Mapped(_) => true,
+                Place::Unwritten(_) => in_flight,
+                Place::Hole => false,
+            };
+            if !has_data {
                 holes = holes.or(size.sectors_touched(start..start + 1));
             }
         }

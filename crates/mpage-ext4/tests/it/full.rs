@@ -69,3 +69,20 @@ fn a_dirty_block_keeps_its_room_when_holes_are_punched_beside_it() {
     fill(&other);
     judge(written, file, &[7; 100], 30_001 * BLOCK);
 }
+
+/// The edges of the hole lie in blocks that have room and no data: they need no room in the map, of
+/// which nothing is left.
+#[test]
+fn a_hole_in_blocks_without_data_needs_no_room() {
+    let written = Written::new("16M", &["-t", "ext4", "-b", "1024"]);
+    let file = new_file(&written, b"file");
+    file.set_len(40 * BLOCK).unwrap();
+    file.allocate(0..16 * BLOCK, true).unwrap();
+    for block in [18, 20, 22] {
+        file.allocate(block * BLOCK..(block + 1) * BLOCK, true).unwrap();
+    }
+    file.fsync().unwrap();
+    fill(&new_file(&written, b"other"));
+    file.punch_hole(8 * BLOCK + 100..8 * BLOCK + 200).unwrap();
+    judge(written, file, &[0; 1024], 8 * BLOCK);
+}
