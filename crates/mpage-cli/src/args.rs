@@ -40,7 +40,7 @@ pub enum Command {
     Generate {
         /// What to print.
         what: Generated,
-        /// Of which command.
+        /// Of which command: serve, if it is not said.
         of: Option<String>,
     },
 }

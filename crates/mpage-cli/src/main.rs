@@ -43,7 +43,7 @@ fn generate(what: Generated, of: Option<String>) -> Result<ExitCode, Failure> {
     let shell = match what {
         Generated::Man => {
             command.build();
-            let of = of.unwrap_or_else(|| "mount".into());
+            let of = of.unwrap_or_else(|| "serve".into());
             let Some(found) = command.find_subcommand(&of) else {
                 return Err(Failure(format!("{of}: no such command of mpage")));
             };

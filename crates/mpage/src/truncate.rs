@@ -452,9 +452,9 @@ fn zero_page(
         return Ok(false);
     }
     // A block that was clean just now stays so, and has a place or will have none: room for it was
-    // never set aside. One without data reads as zeros already, unless its data is on its way. Where
-    // nobody can tell it is written like one that has a place, with room set aside: bytes that are
-    // not zeroed would be back when the file has grown again.
+    // never set aside. One without data reads as zeros already, unless its data is on its way.
+    // Where nobody can tell it is written like one that has a place, with room set aside: bytes
+    // that are not zeroed would be back when the file has grown again.
     let clean = kept.without(word.dirty());
     let in_flight = word.has(WRITEBACK);
     let holes = without_data(space, pin.index(), clean, in_flight).or_else(|error| {

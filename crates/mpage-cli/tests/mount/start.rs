@@ -111,3 +111,18 @@ fn in_the_background_it_is_ready_when_the_command_returns() {
     let told = refused(&["mount", "--background", &image, &text(&place.image())]);
     assert!(told.contains("not a directory"), "{told}");
 }
+
+#[test]
+fn each_command_has_a_manual_page_and_says_what_matters() {
+    for (command, word) in [("mount", "dirty\\-limit"), ("umount", "DIR"), ("serve", "nbdcopy")] {
+        let (status, out, told) = run(&["generate", "man", command]);
+        assert!(status.success() && out.contains(word), "{command}: {told}");
+    }
+    let told = refused(&["generate", "man", "fly"]);
+    assert!(told.contains("no such command"), "{told}");
+    let (status, out, _) = run(&["mount", "--help"]);
+    assert!(status.success());
+    for word in ["256M", "kill -9", "mpage umount", "fsync", "64 MiB"] {
+        assert!(out.contains(word), "{word}");
+    }
+}
