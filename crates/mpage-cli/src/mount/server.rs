@@ -590,10 +590,7 @@ impl Filesystem for Server {
         _only_data: bool,
         reply: ReplyEmpty,
     ) {
-        let sync = |shared: &Shared| match shared.fs.read_only() {
-            None => shared.fs.sync_names(),
-            Some(_) => Ok(()),
-        };
+        let sync = |shared: &Shared| shared.fs.sync_names();
         self.answer_later(Lane::Durable, sync, empty(reply));
     }
 

@@ -34,6 +34,7 @@ fn the_line_that_it_is_ready_says_how_to_stop_it() {
     assert_eq!(fs::read(place.point().join("file")).unwrap(), b"content");
     let error = fs::write(place.point().join("other"), "").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    fs::File::open(place.point()).unwrap().sync_all().unwrap();
     drop(mounted);
 }
 

@@ -91,3 +91,19 @@ fn a_write_that_failed_is_told_by_fsync_and_nothing_is_lost() {
     drop(file);
     rig.close();
 }
+
+#[test]
+fn names_that_cannot_be_made_durable_fail_each_sync_of_their_folder() {
+    let rig = Rig::new(32 * MIB);
+    let folder = File::open(rig.point()).unwrap();
+    folder.sync_all().unwrap();
+    fs::write(rig.point().join("file"), "content").unwrap();
+    let effect = Effect::Fail(Errno::IO);
+    let op = Some(DeviceOp::Bio(BioOp::Write));
+    let id = rig.fault.add(Rule { op, sectors: None, times: Times::All, effect });
+    assert!(folder.sync_all().is_err());
+    assert!(rig.fault.remove(id));
+    // Nobody knows what the log has on the medium.
+    let error = folder.sync_all().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::ROFS.raw_os_error()));
+}
