@@ -67,7 +67,9 @@ impl Control {
         let hello = hello(point);
         let _thread = thread::spawn("mpage-control", move || {
             for mut stream in listener.incoming().flatten() {
-                if stream.write_all(hello.as_bytes()).is_ok() {
+                let told = stream.write_all(hello.as_bytes());
+                // Who connects and does not listen is not waited for.
+                if told.and_then(|()| stream.set_nonblocking(true)).is_ok() {
                     waiting.lock().push(stream);
                 }
             }
@@ -86,7 +88,7 @@ impl Control {
     }
 
     fn say(&self, line: &str) {
-        // Who does not listen any more is not told.
+        // Who does not listen any more, or does not keep up, is not told.
         self.waiting.lock().retain_mut(|stream| stream.write_all(line.as_bytes()).is_ok());
     }
 }

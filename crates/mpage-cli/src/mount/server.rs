@@ -518,11 +518,11 @@ impl Filesystem for Server {
         if self.shared.fs.is_removed(inode(node)) {
             return self.run(Lane::Metadata, move |_| drop(open));
         }
-        let closed = without_waiting(|| {
+        // What closing would wait for is left to a later one.
+        let _closed = without_waiting(|| {
             drop(open);
             Ok(())
         });
-        debug_assert!(matches!(closed, Some(Ok(())) | None), "closing tells nothing");
     }
 
     fn fsync(
